@@ -1,0 +1,281 @@
+"""The configuration: one strict tree from a TOML file and the environment (KOMAD_OUTPUT__DIRECTORY=...)."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from komad.errors import ConfigError
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """A table of the configuration: unknown keys are errors, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class AcquisitionSettings(Section):
+    """What the operator knows of optics and dose; what is left out is taken from sidecar, then header."""
+
+    pixel_size_angstrom: Annotated[float, Field(gt=0.05, lt=50)] | None = None
+    """Å per pixel of the movie as written (super-resolution pixel for super-resolution movies)."""
+    voltage_kv: Annotated[float, Field(ge=60, le=400)] | None = None
+    """kV. Dose weighting is defined from 100 to 300 kV."""
+    cs_mm: NonNegative = 2.7
+    """Spherical aberration, mm; passed through to RELION."""
+    amplitude_contrast: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Fraction; passed through to RELION."""
+    dose_per_frame: Positive | None = None
+    """e/Å² per frame."""
+    pre_exposure: NonNegative = 0.0
+    """e/Å² on the specimen before the first frame."""
+    optics_group: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] = "opticsGroup1"
+    """Name in RELION's optics table; letters, digits and hyphens."""
+
+
+class ReferenceSettings(Section):
+    """Files that say what the detector does to a picture. A file named here that is missing stops the daemon."""
+
+    gain: Path | None = None
+    """Gain reference (.mrc or .tif), the factor that multiplies the counts."""
+    gain_rot: Literal[0, 1, 2, 3] = 0
+    """Quarter turns before the flip: np.rot90(gain, -gain_rot) in MRC row order, as -RotGain / --gain_rot."""
+    gain_flip: Literal[0, 1, 2] = 0
+    """After the rotation: 0 none, 1 upside down, 2 left to right, as -FlipGain / --gain_flip."""
+    dark: Path | None = None
+    """Dark reference (.mrc or .tif), subtracted from each frame before the gain."""
+    defects: Path | None = None
+    """Defect map (.mrc or .tif, non-zero is bad) or text file of boxes `x y width height`."""
+
+
+class WatchFolder(Section):
+    """A folder into which a camera writes."""
+
+    directory: Path
+    """The folder; it need not exist yet (a network mount may come later)."""
+    patterns: tuple[str, ...] = ("*.mrc", "*.mrcs", "*.tif", "*.tiff")
+    """File names that are movies."""
+    ignore: tuple[str, ...] = (
+        ".*",
+        "*.tmp",
+        "*.part",
+        "*.partial",
+        "*.filepart",
+        "*~",
+        "gain.*",
+        "*_gain.*",
+        "*-gain-ref.*",
+        "CountRef_*",
+        "SuperRef_*",
+    )
+    """File and folder names that never are: temporary names, gain references. Files named under `references` are
+    left out without being listed."""
+    recursive: bool = True
+    """Look into sub-folders."""
+    acquisition: AcquisitionSettings = AcquisitionSettings()
+    """Optics and dose of movies in this folder."""
+    references: ReferenceSettings = ReferenceSettings()
+    """Gain, dark and defects for movies in this folder."""
+
+
+class Watching(Section):
+    """How finished movies are found."""
+
+    sweep_interval_s: Annotated[float, Field(ge=0.1, le=600)] = 3.0
+    """Seconds between two looks at every folder. A growing file must be unchanged between two looks."""
+    use_events: bool = True
+    """Let file system events wake the sweep early. They never arrive for files that another host writes."""
+
+
+class Output(Section):
+    """Where results go and which."""
+
+    directory: Path = Path("komad-output")
+    """Micrographs, STAR files, indices."""
+    archive_directory: Path | None = None
+    """MRCZ archives; the output directory when left out."""
+    float16: bool = False
+    """Sums as 16-bit floats (MRC mode 12): half the size, unreadable for some older programs."""
+    even_odd: bool = True
+    """Write `_EVN` and `_ODD` half sums (for denoising)."""
+    power_spectrum: bool = True
+    """Write `_PS`, the movie's power spectrum for CTF estimation in RELION."""
+    thumbnail: bool = True
+    """Write a PNG with the motion track."""
+    min_free_gb: NonNegative = 5.0
+    """GB. No new job starts below this; it goes on by itself when there is room again."""
+
+
+class Processing(Section):
+    """What happens to the pixels. Bound to a movie when it is found."""
+
+    bin_factor: Annotated[float, Field(ge=1, le=4)] = 1.0
+    """Fourier cropping of the sums; need not be a whole number. 2 for super-resolution movies."""
+    skip_first: Annotated[int, Field(ge=0)] = 0
+    """Frames left out at the start; their dose still counts."""
+    skip_last: Annotated[int, Field(ge=0)] = 0
+    """Frames left out at the end."""
+    dose_weighting: bool = True
+    """Weight frames by remaining signal (Grant & Grigorieff 2015). Needs pixel size, voltage and dose per frame."""
+    hot_sigma: Positive = 6.0
+    """Pixels above the mean of the stack sum by this many standard deviations are replaced."""
+    dead_sigma: Positive = 6.0
+    """Pixels below the mean of the stack sum by this many standard deviations are replaced."""
+    alignment_pixel_size_angstrom: Annotated[float, Field(ge=0.5, le=16)] = 4.0
+    """Motion is measured on frames binned to about this pixel size."""
+    max_shift_angstrom: Positive = 200.0
+    """Largest motion between any two frames that is searched for."""
+
+
+class Archive(Section):
+    """The lossless copy of each movie."""
+
+    enabled: bool = True
+    """Write `<stem>.mrcz`."""
+    codec: Literal["blosclz", "lz4", "lz4hc", "zlib", "zstd"] = "zstd"
+    """Compressor inside blosc, always with bitshuffle."""
+    level: Annotated[int, Field(ge=1, le=9)] = 1
+    """Effort; more than 1 hardly makes counts smaller."""
+
+
+class Workers(Section):
+    """Who does the work."""
+
+    devices: tuple[str, ...] = ("cpu",)
+    """One worker process per entry."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of a CPU worker; 0 is the number of cores divided among the CPU workers."""
+    read_ahead: bool = True
+    """Read the next movie while one is computed: faster, one more movie in memory."""
+
+
+class Queue(Section):
+    """Retries and leases."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    """Tries per job before it is `failed`."""
+    lease_timeout_s: Annotated[float, Field(ge=3)] = 15.0
+    """A worker that shows no new beat for this long loses its jobs."""
+    job_timeout_s: Annotated[float, Field(ge=10)] = 900.0
+    """A worker stops beating when one job takes longer than this."""
+    keep_stack_sums: Annotated[int, Field(ge=0)] = 100
+    """Stack sums kept in the state directory, the newest; older ones can be made again from the archives."""
+
+
+class Log(Section):
+    """What is said, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least important line that is shown."""
+    format: Literal["auto", "console", "json"] = "auto"
+    """auto: readable on a terminal, JSON otherwise (systemd's journal)."""
+
+
+class Settings(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="KOMAD_", env_nested_delimiter="__", use_attribute_docstrings=True
+    )
+
+    state_directory: Path = Path("komad-state")
+    """Database, lock, references by content, stack sums, compiled kernels. On a local disk."""
+    watch: tuple[WatchFolder, ...] = ()
+    """Folders to watch, each a [[watch]] table."""
+    watching: Watching = Watching()
+    output: Output = Output()
+    processing: Processing = Processing()
+    archive: Archive = Archive()
+    workers: Workers = Workers()
+    queue: Queue = Queue()
+    log: Log = Log()
+
+    @field_validator("watch")
+    @classmethod
+    def _distinct(cls, folders: tuple[WatchFolder, ...]) -> tuple[WatchFolder, ...]:
+        names = [str(folder.directory) for folder in folders]
+        if len(set(names)) < len(names):
+            raise ValueError("the same directory is watched twice")
+        return folders
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before file: what a person sets for one run wins."""
+        return env_settings, init_settings
+
+    @property
+    def archive_directory(self) -> Path:
+        """Where archives go."""
+        return self.output.archive_directory or self.output.directory
+
+
+def load_settings(path: Path) -> Settings:
+    """Read a TOML file (and the environment) into settings; relative paths in it count from its folder.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing, is not TOML, has an unknown key or a value out of range; the message names each place.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}; `komad config example` prints one") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise ConfigError(f"{path} has {error.error_count()} problem(s):\n{_explain(error)}") from error
+    return _anchored(settings, path.resolve().parent)
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"])
+        what = "unknown key (misspelt, or in the wrong table?)" if problem["type"] == "extra_forbidden" else problem["msg"]
+        lines.append(f"  {place}: {what}")
+    return "\n".join(lines) + "\n`komad config example` prints every key with its meaning."
+
+
+def _anchored(settings: Settings, base: Path) -> Settings:
+    """Resolve relative paths against the folder of the configuration file."""
+
+    def at(path: Path | None) -> Path | None:
+        return None if path is None else base / path.expanduser()
+
+    watch = tuple(
+        folder.model_copy(
+            update={
+                "directory": at(folder.directory),
+                "references": folder.references.model_copy(
+                    update={name: at(getattr(folder.references, name)) for name in ("gain", "dark", "defects")}
+                ),
+            }
+        )
+        for folder in settings.watch
+    )
+    output = settings.output.model_copy(
+        update={
+            "directory": at(settings.output.directory),
+            "archive_directory": at(settings.output.archive_directory),
+        }
+    )
+    return settings.model_copy(
+        update={"state_directory": at(settings.state_directory), "watch": watch, "output": output}
+    )

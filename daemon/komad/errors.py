@@ -1,0 +1,121 @@
+"""What can go wrong, and whether a retry can help.
+
+Every error carries a stable `code` (shown by `komad status`, stored with the job, safe to match in scripts) and a
+message that names the place, says what is wrong and what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class KomadError(Exception):
+    """Base of all errors that komad raises on purpose."""
+
+    code: ClassVar[str] = "error"
+    """Stable identifier, lower case with underscores."""
+    retry: ClassVar[bool] = False
+    """Whether the same job may succeed later without a change by a person."""
+
+
+class ConfigError(KomadError):
+    """The configuration is wrong; the daemon does not start."""
+
+    code = "config"
+
+
+class AlreadyRunningError(KomadError):
+    """Another komad holds the state directory."""
+
+    code = "already_running"
+
+
+class StoreError(KomadError):
+    """The database cannot be used."""
+
+    code = "store"
+
+
+class MovieError(KomadError):
+    """The movie file cannot be used as it is."""
+
+    code = "movie_unreadable"
+
+
+class MovieTruncatedError(MovieError):
+    """The movie ends before its header says it should: still being written, or cut off."""
+
+    code = "movie_truncated"
+    retry = True
+
+
+class MovieChangedError(MovieError):
+    """The movie is not the file any more that was found."""
+
+    code = "movie_changed"
+
+
+class MovieMissingError(MovieError):
+    """The movie file is gone, or its file system is."""
+
+    code = "movie_missing"
+    retry = True
+
+
+class ReferenceError(KomadError):  # noqa: A001 - the field's word; the builtin is about weak references
+    """A gain, dark or defect file is missing, unreadable or of the wrong size."""
+
+    code = "reference"
+
+
+class ParameterError(KomadError):
+    """An acquisition parameter is unknown or out of range."""
+
+    code = "parameter"
+
+
+class ArchiveError(KomadError):
+    """The archive did not verify after writing, or cannot be read."""
+
+    code = "archive"
+    retry = True
+
+
+class DiskFullError(KomadError):
+    """No space is left where results are written: jobs wait (held), none fails."""
+
+    code = "disk_full"
+    retry = True
+
+
+class OutputError(KomadError):
+    """A result file cannot be written (permission, read-only disk, lost mount)."""
+
+    code = "output"
+    retry = True
+
+
+class MotionError(KomadError):
+    """Motion correction has no usable result."""
+
+    code = "motion"
+
+
+class DeviceError(KomadError):
+    """The compute device failed its probe; the job is not to blame."""
+
+    code = "device"
+    retry = True
+
+
+class WorkerLostError(KomadError):
+    """The worker process died or stopped beating while it held the job."""
+
+    code = "worker_lost"
+    retry = True
+
+
+class TransitionError(KomadError):
+    """A job was asked to change in a way its state does not allow."""
+
+    code = "job_transition"

@@ -1,0 +1,51 @@
+"""Where the specimen went, as measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MotionModel:
+    """Shifts that correct the motion: a positive shift moves the content to a larger index.
+
+    `displacement = -shift` is what the specimen did.
+    """
+
+    shifts_px: npt.NDArray[np.float64]
+    """(n_frames, 2) as (y, x), pixels of the movie as read; frames that were skipped are NaN; mean is not fixed."""
+    shift_error_px: float
+    """Expected RMS error per frame and axis, from the curvature of the likelihood; NaN when it cannot be told."""
+    n_iterations: int
+
+    @property
+    def displacement_px(self) -> npt.NDArray[np.float64]:
+        """(n_frames, 2) as (y, x): what the specimen did."""
+        return -self.shifts_px
+
+
+def path_length_px(shifts_px: npt.NDArray[np.float64]) -> float:
+    """Sum of the distances between successive frames that were used."""
+    used = shifts_px[np.isfinite(shifts_px).all(axis=1)]
+    return float(np.hypot(*np.diff(used, axis=0).T).sum()) if len(used) > 1 else 0.0
+
+
+def early_late_px(
+    shifts_px: npt.NDArray[np.float64],  # (n_frames, 2)
+    *,
+    dose_per_frame: float | None,
+    pre_exposure: float,
+    split_dose: float = 4.0,
+) -> tuple[float, float]:
+    """Path length before and after an exposure of `split_dose` (e/Å²), as RELION splits it.
+
+    Without a dose the whole path counts as late.
+    """
+    if not dose_per_frame:
+        return 0.0, path_length_px(shifts_px)
+    n_early = int(max(0.0, (split_dose - pre_exposure) / dose_per_frame))
+    early = path_length_px(shifts_px[: n_early + 1])
+    return early, path_length_px(shifts_px) - early

@@ -1,0 +1,112 @@
+"""The movie and what is known about it: header, acquisition, references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class MovieFormat(StrEnum):
+    """Container of a movie."""
+
+    MRC = "mrc"
+    MRCZ = "mrcz"
+    TIFF = "tiff"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MovieHeader:
+    """What the file itself says, read without decoding a frame."""
+
+    format: MovieFormat
+    n_frames: int
+    ny: int
+    nx: int
+    dtype: str
+    """NumPy name of the decoded frames in native byte order: uint8, int8, int16, uint16, float16, float32."""
+    pixel_size_angstrom: float | None = None
+    """None when the header does not say (zero, negative or absurd values count as not said)."""
+    mrc_mode: int | None = None
+    """Mode number for MRC and MRCZ (without the codec), None for others."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(n_frames, ny, nx)."""
+        return (self.n_frames, self.ny, self.nx)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A finished file under a watched folder, not yet known to the database."""
+
+    path: Path
+    size_bytes: int
+    mtime_ns: int
+    folder: int
+    """Index of the watched folder in the configuration."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Acquisition:
+    """Optics and dose of one movie. None means unknown: not in configuration, sidecar or header."""
+
+    pixel_size_angstrom: float | None = None
+    """Å per pixel of the movie as read."""
+    voltage_kv: float | None = None
+    cs_mm: float = 2.7
+    amplitude_contrast: float = 0.1
+    dose_per_frame: float | None = None
+    """e/Å² per frame."""
+    pre_exposure: float = 0.0
+    """e/Å² before frame 0."""
+    optics_group: str = "opticsGroup1"
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Field name -> where its value came from: 'configuration', 'supplied', a sidecar's file name, 'header'."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReferenceFile:
+    """A reference as it was when the movie was found: a private copy, named by its content."""
+
+    path: Path
+    """The copy under the state directory (or the file itself for a one-off job)."""
+    original_path: Path
+    """Where the configuration names it."""
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class References:
+    """Gain, dark and defects bound to a movie; None means the configuration names none."""
+
+    gain: ReferenceFile | None = None
+    gain_rot: int = 0
+    """0-3: the gain is np.rot90(gain, -gain_rot), in MRC row order, before the flip."""
+    gain_flip: int = 0
+    """0 none, 1 `[::-1, :]`, 2 `[:, ::-1]`, after the rotation."""
+    dark: ReferenceFile | None = None
+    defects: ReferenceFile | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Movie:
+    """One movie as the rest of the program sees it, with everything bound when it was found."""
+
+    movie_id: int
+    """Row in the database; 0 in a one-off job."""
+    path: Path
+    size_bytes: int
+    mtime_ns: int
+    fingerprint: str
+    """Hex SHA-256 over size, the first and the last mebibyte."""
+    stem: str
+    """Name of all outputs: unique in the session, without dots."""
+    header: MovieHeader
+    acquisition: Acquisition
+    references: References
+    processing: Mapping[str, object]
+    """The `[processing]` settings of that moment, as plain values."""
+    found_at: str
+    """UTC, ISO 8601."""

@@ -1,0 +1,47 @@
+"""What the stages give back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from komad.model.motion import MotionModel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StackSum:
+    """The sum of a movie's frames as the camera wrote them, before any alignment."""
+
+    total: npt.NDArray[np.uint16] | npt.NDArray[np.uint32] | npt.NDArray[np.float32]
+    """(ny, nx): uint16 where it fits, else uint32; float32 for signed and floating-point movies."""
+    frame_means: npt.NDArray[np.float64]
+    """(n_frames,): mean raw value of each frame."""
+    outliers_yx: npt.NDArray[np.int32]
+    """(n_outliers, 2) as (y, x), sorted by row: pixels to replace (hot, dead, defects)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MicrographResult:
+    """The pictures and numbers made from one movie. All pictures are (y, x) float32 at the output pixel size."""
+
+    sum_unweighted: npt.NDArray[np.float32]
+    sum_dose_weighted: npt.NDArray[np.float32] | None
+    """None when no dose is known or dose weighting is off."""
+    sum_even: npt.NDArray[np.float32] | None
+    """Frames 1, 3, 5, ... counted from 1 are odd; this is the sum of the even ones. None when not asked for."""
+    sum_odd: npt.NDArray[np.float32] | None
+    power_spectrum: npt.NDArray[np.float32] | None
+    """(512, 512), centred; None when not asked for."""
+    power_spectrum_pixel_size_angstrom: float
+    pixel_size_angstrom: float
+    """Output pixel size."""
+    motion: MotionModel
+    n_outliers: int
+    mean_e_per_px_frame: float
+    """Mean corrected value per pixel of the movie as read, and frame."""
+    timings_s: dict[str, float] = field(default_factory=dict)
+    """Seconds per stage."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know, in plain words."""
