@@ -1,0 +1,150 @@
+"""The tables: movies, their jobs and history, workers, stack sums, supplied values, meta.
+
+Times are UTC, ISO 8601 text with milliseconds (`now()` in `komad.store.rows`), so that they sort and can be read by a
+person. States, kinds and events are the values of the enums in `komad.model.job`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+movies = Table(
+    "movies",
+    metadata,
+    Column("movie_id", Integer, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("size_bytes", Integer, nullable=False),
+    Column("mtime_ns", Integer, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("stem", Text, nullable=False, unique=True),
+    # NULL when the file could not be described: its archive job is failed and says why.
+    Column("header", JSON(none_as_null=True)),
+    Column("acquisition", JSON, nullable=False),
+    Column("reference_files", JSON, nullable=False),
+    Column("processing", JSON, nullable=False),
+    Column("found_at", Text, nullable=False),
+    UniqueConstraint("path", "size_bytes", "mtime_ns", "fingerprint"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", Integer, primary_key=True),
+    Column("movie_id", ForeignKey("movies.movie_id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    # Not claimed before this time; empty means at once.
+    Column("not_before", Text, nullable=False, server_default=""),
+    # The worker that holds it while running, the last one that held it otherwise.
+    Column("worker_id", Text, nullable=False, server_default=""),
+    Column("error_code", Text, nullable=False, server_default=""),
+    Column("error_message", Text, nullable=False, server_default=""),
+    Column("created_at", Text, nullable=False),
+    Column("claimed_at", Text),
+    # When it became done, failed or cancelled.
+    Column("ended_at", Text),
+    Column("seconds", Float),
+    Column("summary", JSON(none_as_null=True)),
+    # Order in which `correct` jobs became done; a repeated one gets a new, higher number.
+    Column("sequence", Integer, unique=True),
+    UniqueConstraint("movie_id", "kind"),
+    # Claims: the oldest job that is queued.
+    Index("ix_jobs_queued", "job_id", "kind", "attempt", "not_before", sqlite_where=text("state = 'queued'")),
+    # Counts per kind and state, without touching the table.
+    Index("ix_jobs_kind_state", "kind", "state"),
+    # Held reasons.
+    Index("ix_jobs_held", "kind", "reason", sqlite_where=text("state = 'held'")),
+    # Jobs of one worker.
+    Index("ix_jobs_running", "worker_id", sqlite_where=text("state = 'running'")),
+    # Rates and last errors: what ended since when.
+    Index("ix_jobs_ended", "state", "kind", "ended_at"),
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("event_id", Integer, primary_key=True),
+    Column("job_id", ForeignKey("jobs.job_id"), nullable=False, index=True),
+    Column("at", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("worker_id", Text, nullable=False, server_default=""),
+    Column("error_code", Text, nullable=False, server_default=""),
+    # The error message, or the reason of a hold.
+    Column("detail", Text, nullable=False, server_default=""),
+    # Last errors, also those that a retry has cured since.
+    Index("ix_job_events_error", "event_id", sqlite_where=text("error_code != ''")),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("worker_id", Text, primary_key=True),
+    Column("boot_id", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("beat", Integer, nullable=False, server_default="0"),
+    Column("activity", Text, nullable=False, server_default=""),
+    Column("started_at", Text, nullable=False),
+    Column("beat_at", Text, nullable=False),
+)
+
+stack_sums = Table(
+    "stack_sums",
+    metadata,
+    Column("movie_id", ForeignKey("movies.movie_id"), primary_key=True),
+    # Name of the .npz file in state_directory/stack_sums: total, frame_means, outliers_yx.
+    Column("file", Text, nullable=False),
+    Column("n_frames", Integer, nullable=False),
+    Column("ny", Integer, nullable=False),
+    Column("nx", Integer, nullable=False),
+    Column("dtype", Text, nullable=False),
+    Column("mean", Float, nullable=False),
+    Column("n_outliers", Integer, nullable=False),
+    # Little-endian float64, one per frame.
+    Column("frame_means", LargeBinary, nullable=False),
+)
+
+supplied = Table(
+    "supplied",
+    metadata,
+    Column("supplied_id", Integer, primary_key=True),
+    # NULL: for every movie that lacks the value.
+    Column("movie_id", ForeignKey("movies.movie_id"), index=True),
+    # Acquisition field -> value.
+    Column("values", JSON, nullable=False),
+    Column("at", Text, nullable=False),
+)
+
+meta = Table(
+    "meta",
+    metadata,
+    # pause: why no job is claimed ('' or no row: claims go on); store_id: random name of this database.
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
