@@ -91,7 +91,9 @@ class Watching(Section):
     sweep_interval_s: Annotated[float, Field(ge=0.1, le=600)] = 3.0
     """Seconds between two looks at every folder. A growing file must be unchanged between two looks."""
     use_events: bool = True
-    """Let file system events wake the sweep early. They never arrive for files that another host writes."""
+    """Let file system events announce files early. They never arrive for files that another host writes."""
+    give_up_s: Annotated[float, Field(ge=1)] = 600.0
+    """Seconds after which an unfinished file that does not change any more is reported as cut off."""
 
 
 class Output(Section):

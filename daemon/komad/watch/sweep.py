@@ -1,0 +1,140 @@
+"""One look at everything in a watched folder: the truth, where events are only hints."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from komad.config import WatchFolder
+from komad.watch.settle import Observation
+
+RECHECK_EVERY = 8
+"""A file that was taken is looked at again in every eighth sweep: in case it was overwritten under its name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """What one sweep over a folder found."""
+
+    files: dict[str, Observation] = field(default_factory=dict)
+    """Path -> how it looks, for movies that are not known."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Directory or file -> why it could not be looked at."""
+
+
+class KnownFiles:
+    """The files that were taken already, as (path, size, mtime in ns)."""
+
+    def __init__(self, files: Iterable[tuple[str, int, int]]) -> None:
+        self._versions: dict[str, set[tuple[int, int]]] = {}
+        for path, size_bytes, mtime_ns in files:
+            self.add(path, size_bytes, mtime_ns)
+
+    def add(self, path: str, size_bytes: int, mtime_ns: int) -> None:
+        """Remember a file as it was when it was taken."""
+        self._versions.setdefault(path, set()).add((size_bytes, mtime_ns))
+
+    def has(self, path: str, seen: Observation) -> bool:
+        """Whether exactly this file was taken: a new one under an old name was not."""
+        return (seen.size_bytes, seen.mtime_ns) in self._versions.get(path, ())
+
+    def may_skip(self, path: str, turn: int) -> bool:
+        """Whether a file of this name was taken and it is not its turn to be compared again.
+
+        Comparing costs a `stat` per file, which over a network and fifty thousand files is most of a sweep.
+        """
+        return path in self._versions and (hash(path) + turn) % RECHECK_EVERY != 0
+
+
+class Selection:
+    """Which names in a watched folder are movies.
+
+    Parameters
+    ----------
+    folder
+        Its patterns and names to ignore; both match without regard to case.
+    leave_out
+        Files (references) and directories (other watched folders, which look after themselves) to pass over.
+    """
+
+    def __init__(self, folder: WatchFolder, leave_out: Iterable[Path] = ()) -> None:
+        self.root = str(folder.directory)
+        self.recursive = folder.recursive
+        self._movie = _compile(folder.patterns)
+        self._ignored = _compile(folder.ignore)
+        self._leave_out = {str(path) for path in leave_out} - {self.root}
+
+    def is_movie(self, name: str, path: str) -> bool:
+        """Whether a file is a movie, by its name."""
+        return bool(self._movie(name)) and not self._ignored(name) and path not in self._leave_out
+
+    def enters(self, name: str, path: str) -> bool:
+        """Whether a sub-folder is looked into."""
+        return self.recursive and not self._ignored(name) and path not in self._leave_out
+
+    def covers(self, path: str) -> bool:
+        """Whether a sweep over the folder would come across this path as a movie."""
+        *parents, name = Path(path).relative_to(self.root).parts
+        at = self.root
+        for parent in parents:
+            at = os.path.join(at, parent)  # noqa: PTH118 - the same strings that os.scandir makes
+            if not self.enters(parent, at):
+                return False
+        return self.is_movie(name, path)
+
+
+def _compile(patterns: Sequence[str]):  # noqa: ANN202
+    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns) or r"(?!)", re.IGNORECASE).match
+
+
+def look(path: str | os.DirEntry[str]) -> Observation:
+    """One look at a file; a link shows the file it leads to. Raises OSError."""
+    status = path.stat() if isinstance(path, os.DirEntry) else os.stat(path)  # noqa: PTH116
+    return Observation(size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns)
+
+
+def sweep(selection: Selection, known: KnownFiles, *, turn: int) -> Sweep:
+    """Look at all files of a folder that are not known.
+
+    Links to files are followed. Links to folders are not: a loop would never end, and a movie must have one path only.
+    What cannot be looked at is written down and the rest goes on.
+    """
+    found = Sweep()
+    directories = [selection.root]
+    while directories:
+        directory = directories.pop()
+        try:
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if selection.enters(entry.name, entry.path):
+                            directories.append(entry.path)
+                    elif selection.is_movie(entry.name, entry.path) and not known.may_skip(entry.path, turn):
+                        _look_at(entry, known, found)
+        except FileNotFoundError as error:
+            if directory == selection.root:
+                found.errors[directory] = _reason(error)
+            # A sub-folder that was removed meanwhile is no error.
+        except OSError as error:
+            found.errors[directory] = _reason(error)
+    return found
+
+
+def _look_at(entry: os.DirEntry[str], known: KnownFiles, found: Sweep) -> None:
+    try:
+        if entry.is_file():
+            seen = look(entry)
+            if not known.has(entry.path, seen):
+                found.files[entry.path] = seen
+    except FileNotFoundError:
+        pass  # Renamed or removed between listing and looking.
+    except OSError as error:
+        found.errors[entry.path] = _reason(error)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
