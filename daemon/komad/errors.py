@@ -119,3 +119,9 @@ class TransitionError(KomadError):
     """A job was asked to change in a way its state does not allow."""
 
     code = "job_transition"
+
+
+class InternalError(KomadError):
+    """A fault of the program itself; the traceback is in the log."""
+
+    code = "internal"

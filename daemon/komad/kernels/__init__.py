@@ -1,0 +1,157 @@
+"""The hot loops, each behind one signature: `cpu.py` (numba) for NumPy arrays, a CUDA twin for CuPy arrays.
+
+Callers use the functions here; which side runs follows from the arrays given.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from komad.arrays import Array, namespace
+from komad.errors import DeviceError
+from komad.kernels import cpu
+from komad.kernels.plan import TILE, Outliers, plan_outliers
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = [
+    "TILE",
+    "Outliers",
+    "add_filtered",
+    "correct",
+    "plan_outliers",
+    "reduce",
+    "shift_gradient",
+    "shifted_sum",
+    "sum_frames",
+]
+
+FloatArray = npt.NDArray[np.float32]
+
+
+def _side(*arrays: Array) -> ModuleType:
+    if namespace(*arrays) is not np:
+        raise DeviceError("this version has no CUDA kernels; set workers.devices = ['cpu']")
+    return cpu
+
+
+def sum_frames(frames: Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    """Sum over frames of (n_frames, ny, nx) and mean of each frame.
+
+    Returns (ny, nx) int64 for integers or float64 for floating-point frames, and (n_frames,) float64.
+    """
+    return _side(frames).sum_frames(frames)
+
+
+def reduce(
+    frames: Array, gain: FloatArray, offset: FloatArray, outliers: Outliers, *, factor: int
+) -> FloatArray:
+    """Area-binned corrected frames: the sum of `frames * gain + offset` over factor x factor pixels.
+
+    Parameters
+    ----------
+    frames : (n_frames, ny, nx) counts of any real type.
+    gain, offset : (ny, nx) float32.
+    outliers : pixels whose value is drawn from a good neighbour instead.
+    factor : pixels per side; rows and columns that do not fill a block are left out.
+
+    Returns
+    -------
+    (n_frames, ny // factor, nx // factor) float32.
+    """
+    return _side(frames, gain).reduce(frames, gain, offset, outliers, factor)
+
+
+def correct(
+    frames: Array,
+    gain: FloatArray,
+    offset: FloatArray,
+    outliers: Outliers,
+    *,
+    shifts: FloatArray,
+    coefficients: FloatArray,
+) -> FloatArray:
+    """The fused pass: gain, outliers, shift and accumulation into running sums, tile by tile over the raw counts.
+
+    sums[r, y, x] = sum over t of coefficients[t, r] * corrected_t(y - shift_y, x - shift_x), Lanczos-3
+    interpolation, reflected at the edges of the detector.
+
+    Parameters
+    ----------
+    frames : (n_frames, ny, nx) counts of any real type.
+    gain, offset : (ny, nx) float32; corrected = frame * gain + offset.
+    outliers : pixels whose value is drawn from a good neighbour instead.
+    shifts : (n_frames, tiles_y, tiles_x, 2) float32 as (y, x), pixels, one per tile of TILE pixels.
+    coefficients : (n_frames, n_sums) float32; a frame whose coefficients are all zero is not read.
+
+    Returns
+    -------
+    (n_sums, ny, nx) float32.
+    """
+    return _side(frames, gain).correct(frames, gain, offset, outliers, shifts, coefficients)
+
+
+def shifted_sum(
+    spectra: npt.NDArray[np.complex64],
+    ky: FloatArray,
+    kx: FloatArray,
+    ring: npt.NDArray[np.int32],
+    q: FloatArray,
+    shifts: npt.NDArray[np.float64],
+) -> npt.NDArray[np.complex64]:
+    """Aligned sum in Fourier space: A(k) = sum over t of q[t, ring(k)] F_t(k) exp(-2 pi i k . shift_t).
+
+    Parameters
+    ----------
+    spectra : (n_frames, my, mx) complex64.
+    ky, kx : (my,), (mx,) cycles per pixel.
+    ring : (my, mx) int32, index into the second axis of `q`; negative coefficients are left out.
+    q : (n_frames, n_rings) signal left in each frame.
+    shifts : (n_frames, 2) as (y, x), pixels of the grid whose transform `spectra` is.
+
+    Returns
+    -------
+    (my, mx) complex64.
+    """
+    return _side(spectra).shifted_sum(spectra, ky, kx, ring, q, shifts)
+
+
+def shift_gradient(
+    spectra: npt.NDArray[np.complex64],
+    ky: FloatArray,
+    kx: FloatArray,
+    ring: npt.NDArray[np.int32],
+    q: FloatArray,
+    shifts: npt.NDArray[np.float64],
+    aligned: npt.NDArray[np.complex64],
+    weight: FloatArray,
+) -> npt.NDArray[np.float64]:
+    """Gradient of sum over k of weight[ring(k)] |A(k)|^2 with respect to each frame's shift: (n_frames, 2).
+
+    `aligned` is what `shifted_sum` gives for the same arguments; `weight` is (n_rings,).
+    """
+    return _side(spectra).shift_gradient(spectra, ky, kx, ring, q, shifts, aligned, weight)
+
+
+def add_filtered(
+    total: npt.NDArray[np.complex64],
+    spectrum: npt.NDArray[np.complex64],
+    ky: FloatArray,
+    kx: FloatArray,
+    frequency: npt.NDArray[np.float64],
+    radial: npt.NDArray[np.float64],
+) -> None:
+    """Add `spectrum` times a radial filter to `total`, in place: the one function here that changes an argument.
+
+    Parameters
+    ----------
+    total, spectrum : (my, mx) complex64.
+    ky, kx : (my,), (mx,) frequency of rows and columns.
+    frequency : (n,) evenly spaced from 0, same unit.
+    radial : (n,) filter there; linear between, the last value beyond.
+    """
+    _side(total).add_filtered(total, spectrum, ky, kx, frequency, radial)

@@ -113,9 +113,16 @@ class Job:
     kind: JobKind
     state: JobState
     attempt: int
-    """Number of times it was claimed; the first claim makes it 1."""
+    """Number of times its work was begun; being claimed and read ahead alone does not count."""
+    suspect: bool = False
+    """A worker was lost while it held this job."""
     reason: str = ""
     """Why it is held."""
     worker_id: str = ""
     error_code: str = ""
     error_message: str = ""
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other job may be in its worker meanwhile, so that a crash names the movie to blame."""
+        return self.attempt > 0 or self.suspect

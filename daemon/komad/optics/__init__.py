@@ -1,0 +1,1 @@
+"""Formulas that several stages share: wavelength, transfer, damage, frequency grids."""

@@ -1,0 +1,46 @@
+"""Dark and gain as one multiplication and one addition per pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from komad.errors import ReferenceError
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """corrected = frame * gain + offset."""
+
+    gain: FloatArray
+    """(ny, nx)."""
+    offset: FloatArray
+    """(ny, nx)."""
+
+
+def calibrate(
+    shape: tuple[int, int],
+    *,
+    gain: FloatArray | None,  # (ny, nx), oriented
+    dark: FloatArray | None,  # (ny, nx), oriented
+) -> Calibration:
+    """(frame - dark) * gain, written as frame * gain + offset; without references the frame itself.
+
+    Raises
+    ------
+    ReferenceError
+        A reference has another size than the frames.
+    """
+    for name, reference in (("gain", gain), ("dark", dark)):
+        if reference is not None and reference.shape != shape:
+            raise ReferenceError(
+                f"the {name} reference is {reference.shape[1]} x {reference.shape[0]} pixels, "
+                f"the frames are {shape[1]} x {shape[0]}; give the {name} of this camera mode"
+            )
+    multiplier = np.ones(shape, np.float32) if gain is None else np.ascontiguousarray(gain, np.float32)
+    offset = np.zeros(shape, np.float32) if dark is None else (-dark * multiplier).astype(np.float32)
+    return Calibration(gain=multiplier, offset=offset)

@@ -1,0 +1,90 @@
+"""What the kernels of both sides are given besides pixels: tile size, interpolation weights, outlier donors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+TILE = (32, 128)
+"""(y, x) pixels that are shifted alike; sized so that a tile of all running sums stays in the L2 cache."""
+TAPS = 6
+"""Lanczos-3."""
+SUB_PIXEL_STEPS = 256
+"""Sub-pixel positions in the weight table: at most 1/512 px away from the wanted one."""
+N_DONORS = 8
+"""Good neighbours remembered per outlier; which one gives its value changes from frame to frame."""
+SEARCH_RADIUS = 3
+"""Donors are looked for within this many pixels, farther away only for large clusters."""
+
+
+def lanczos_weights() -> npt.NDArray[np.float32]:
+    """(SUB_PIXEL_STEPS + 1, TAPS): weights for a sample at fraction i / SUB_PIXEL_STEPS, each row sums to 1."""
+    fraction = np.arange(SUB_PIXEL_STEPS + 1)[:, None] / SUB_PIXEL_STEPS
+    distance = fraction - np.arange(-2, 4)[None, :]
+    weights = np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0.0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outliers:
+    """Pixels to replace, sorted by row, and good neighbours for each."""
+
+    row_start: npt.NDArray[np.int32]
+    """(ny + 1,): outliers of row y are row_start[y] to row_start[y + 1]."""
+    column: npt.NDArray[np.int32]
+    """(n,) x of each outlier, rising within a row."""
+    donors: npt.NDArray[np.int32]
+    """(n, N_DONORS) flat index y * nx + x of good pixels near it."""
+
+
+def plan_outliers(
+    outliers_yx: npt.NDArray[np.int32],  # (n, 2)
+    shape: tuple[int, int],
+) -> Outliers:
+    """Sort outliers by row and find good pixels around each.
+
+    The nearest good pixels within SEARCH_RADIUS are taken; where a cluster leaves none, the radius grows. Values are
+    drawn from them instead of averaged, because a constant or a mean would leave a static, too smooth spot that
+    alignment and denoising can see.
+    """
+    ny, nx = shape
+    order = np.lexsort((outliers_yx[:, 1], outliers_yx[:, 0]))
+    y, x = outliers_yx[order].T.astype(np.int32) if len(order) else np.zeros((2, 0), np.int32)
+    bad = np.zeros(shape, bool)
+    bad[y, x] = True
+    donors = np.full((len(y), N_DONORS), -1, np.int32)
+    missing = np.arange(len(y))
+    radius = SEARCH_RADIUS
+    while len(missing) and radius < max(ny, nx):
+        donors[missing] = _nearest_good(bad, y[missing], x[missing], radius)
+        missing = missing[donors[missing, 0] < 0]
+        radius *= 2
+    # A pixel with fewer neighbours than N_DONORS repeats them; a picture with no good pixel keeps its own values.
+    own = y.astype(np.int32) * nx + x
+    first = np.where(donors[:, 0] < 0, own, donors[:, 0])
+    n_found = np.maximum((donors >= 0).sum(axis=1), 1)
+    repeat = np.take_along_axis(donors, np.arange(N_DONORS)[None, :] % n_found[:, None], axis=1)
+    donors = np.where(repeat < 0, first[:, None], repeat).astype(np.int32)
+    row_start = np.searchsorted(y, np.arange(ny + 1)).astype(np.int32)
+    return Outliers(row_start=row_start, column=np.ascontiguousarray(x), donors=np.ascontiguousarray(donors))
+
+
+def _nearest_good(
+    bad: npt.NDArray[np.bool_], y: npt.NDArray[np.int32], x: npt.NDArray[np.int32], radius: int
+) -> npt.NDArray[np.int32]:
+    """(n, N_DONORS) flat indices of the nearest good pixels within `radius`, -1 where there are no more."""
+    ny, nx = bad.shape
+    offsets = np.mgrid[-radius : radius + 1, -radius : radius + 1].reshape(2, -1)
+    offsets = offsets[:, np.argsort(np.square(offsets).sum(axis=0), kind="stable")]
+    found = np.full((len(y), N_DONORS), -1, np.int32)
+    count = np.zeros(len(y), np.intp)
+    for dy, dx in offsets.T:
+        yy, xx = y + dy, x + dx
+        inside = (yy >= 0) & (yy < ny) & (xx >= 0) & (xx < nx) & (count < N_DONORS)
+        good = inside.copy()
+        good[inside] = ~bad[yy[inside], xx[inside]]
+        found[good, count[good]] = yy[good] * nx + xx[good]
+        count += good
+    return found

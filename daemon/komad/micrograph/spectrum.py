@@ -1,0 +1,76 @@
+"""Power spectrum of a micrograph, for the estimation of the contrast transfer function."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from komad.arrays import thread_pool
+from komad.optics.frequency import fast_even_length
+
+FloatArray = npt.NDArray[np.float32]
+
+SPECTRUM_LENGTH = 512
+SPECTRUM_PIXEL_ANGSTROM = 1.4
+"""Rings beyond 2.8 Å are never used for the fit; RELION writes its spectra at the same pixel size."""
+
+
+def power_spectrum(
+    micrograph: FloatArray,  # (y, x) unweighted sum
+    *,
+    pixel_size_angstrom: float,
+) -> tuple[FloatArray, float]:
+    """Amplitude spectrum averaged over half-overlapping tiles, zero frequency in the middle (Welch's method).
+
+    Returns
+    -------
+    spectrum : (512, 512) float32, root of the mean power, zero frequency at [256, 256].
+    pixel_size : Å per pixel of a picture that would have this spectrum; Nyquist is at the edge.
+
+    Notes
+    -----
+    A picture smaller than one tile is padded with its mean.
+    """
+    length = fast_even_length(
+        max(SPECTRUM_LENGTH, round(SPECTRUM_LENGTH * SPECTRUM_PIXEL_ANGSTROM / pixel_size_angstrom))
+    )
+    picture = _at_least(micrograph, length)
+    window = np.hanning(length + 1)[:length].astype(np.float32)
+    window = window[:, None] * window[None, :]
+
+    def one(corner: tuple[int, int]) -> FloatArray:
+        tile = picture[corner[0] : corner[0] + length, corner[1] : corner[1] + length]
+        spectrum = scipy.fft.rfft2((tile - tile.mean()) * window)
+        return np.square(spectrum.real) + np.square(spectrum.imag)
+
+    rows, columns = (_starts(n, length) for n in picture.shape)
+    corners = [(y, x) for y in rows for x in columns]
+    mean = np.zeros((length, length // 2 + 1), np.float64)
+    for power in thread_pool().map(one, corners):
+        mean += power
+    mean /= len(corners) * float(np.square(window).sum())
+    return _centred(np.sqrt(mean).astype(np.float32)), pixel_size_angstrom * length / SPECTRUM_LENGTH
+
+
+def _at_least(picture: FloatArray, length: int) -> FloatArray:
+    """The picture, padded with its mean to at least `length` pixels a side."""
+    missing = [max(0, length - n) for n in picture.shape]
+    if not any(missing):
+        return picture
+    return np.pad(picture, [(0, n) for n in missing], constant_values=float(picture.mean()))
+
+
+def _starts(n: int, length: int) -> npt.NDArray[np.intp]:
+    """Starts of half-overlapping tiles that cover [0, n) from end to end."""
+    count = max(1, round((n - length) / (length / 2)) + 1)
+    return np.linspace(0, n - length, count).astype(np.intp)
+
+
+def _centred(half: FloatArray) -> FloatArray:
+    """The inner 512 x 512 of a half-plane spectrum, as a full plane with zero frequency in the middle."""
+    middle = SPECTRUM_LENGTH // 2
+    rows = np.r_[-middle:middle]
+    right = half[rows, : middle + 1]
+    left = half[-rows, middle:0:-1]
+    return np.ascontiguousarray(np.concatenate([left, right[:, :middle]], axis=1))
