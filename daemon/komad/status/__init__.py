@@ -1,0 +1,1 @@
+"""How the session goes: a pure view model and its renderers."""

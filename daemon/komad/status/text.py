@@ -1,0 +1,162 @@
+"""The status on one screen of 80 columns and 24 lines, for `rich`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from komad.status.view import DiskView, ErrorView, Rates, StatusView, WorkerView
+
+MAX_WORKERS, MAX_DISKS, MAX_FOLDERS, MAX_HELD, MAX_ERRORS = 4, 2, 2, 3, 3
+"""Lines per block, so that all of it stays on one screen."""
+
+DIM, GOOD, CARE, BAD = "dim", "green", "yellow", "bold red"
+
+
+def render(view: StatusView) -> RenderableType:
+    """Lay out the screen."""
+    return Group(
+        _headline(view),
+        _last_movie(view),
+        _counts(view),
+        _pace(view),
+        *_block(
+            "workers",
+            [_worker(worker) for worker in view.workers],
+            MAX_WORKERS,
+            empty="none: start `komad run`",
+        ),
+        *_block("disks", [_disk(disk) for disk in view.disks], MAX_DISKS),
+        *_block(
+            "folders", [_folder(str(place.path), place.reachable) for place in view.folders], MAX_FOLDERS
+        ),
+        *_block("held", [_held(group.n_jobs, group.kind, group.reason) for group in view.held], MAX_HELD),
+        *_block("errors", [_error(error) for error in view.errors], MAX_ERRORS),
+    )
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the unit that fits: 12 s, 4 min, 2.5 h, 3 d."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.0f} d"
+
+
+def size(n_bytes: float) -> str:
+    """A number of bytes in the unit that fits, 1 GB = 10^9 bytes."""
+    for unit, power in (("TB", 12), ("GB", 9), ("MB", 6)):
+        if n_bytes >= 10**power:
+            return f"{n_bytes / 10**power:.3g} {unit}"
+    return f"{n_bytes / 1000:.0f} kB"
+
+
+def _headline(view: StatusView) -> Text:
+    line = _line(("komad ", "bold"))
+    if view.paused:
+        line.append(f"paused: {view.paused}", CARE)
+    elif view.running:
+        line.append("running", GOOD)
+    else:
+        line.append("not running", BAD)
+    line.append(f"   {view.taken_at:%Y-%m-%d %H:%M:%S} UTC", DIM)
+    return line
+
+
+def _last_movie(view: StatusView) -> Text:
+    if view.last_movie_age_s is None:
+        return _line(("last movie ", DIM), "none yet")
+    return _line(("last movie ", DIM), (duration(view.last_movie_age_s), "bold"), f" ago: {view.last_movie}")
+
+
+def _counts(view: StatusView) -> Table:
+    counts = view.counts
+    table = Table.grid(padding=(0, 3))
+    cells = [
+        ("found", counts.found, ""),
+        ("archived", counts.archived, ""),
+        ("corrected", counts.corrected, GOOD if counts.corrected else ""),
+        ("backlog", counts.backlog, ""),
+        ("held", counts.held, CARE if counts.held else ""),
+        ("failed", counts.failed, BAD if counts.failed else ""),
+    ]
+    table.add_row(*(Text(name, DIM, justify="right") for name, _, _ in cells))
+    table.add_row(*(Text(f"{number:,}", style or "bold", justify="right") for _, number, style in cells))
+    return table
+
+
+def _pace(view: StatusView) -> Text:
+    rates: Rates = view.rates
+    line = _line(
+        ("per hour ", DIM),
+        f"found {rates.found_per_hour:.0f}, corrected {rates.corrected_per_hour:.0f} ",
+        (f"(last hour {rates.found_last_hour}, {rates.corrected_last_hour})", DIM),
+    )
+    if view.counts.backlog:
+        if view.clears_in_s is None:
+            line.append("   backlog grows", CARE)
+        else:
+            line.append(f"   clears in {duration(view.clears_in_s)}")
+    return line
+
+
+def _block(title: str, lines: Sequence[Text], limit: int, *, empty: str = "") -> Iterable[Text]:
+    """Title and lines; what does not fit is counted on the last line."""
+    if not lines:
+        return [_line((f"{title}  ", "bold cyan"), (empty, CARE))] if empty else []
+    shown = (
+        list(lines)
+        if len(lines) <= limit
+        else [*lines[: limit - 1], _line((f"  and {len(lines) - limit + 1} more", DIM))]
+    )
+    return [_line((title, "bold cyan")), *shown]
+
+
+def _worker(worker: WorkerView) -> Text:
+    line = _line(f"  {worker.worker_id} ", (f"{worker.device} ", DIM))
+    if worker.alive:
+        line.append(f"{worker.activity or 'idle'} ")
+        line.append(f"beat {duration(worker.beat_age_s)} ago", DIM)
+    else:
+        line.append(f"silent for {duration(worker.beat_age_s)}", BAD)
+    return line
+
+
+def _disk(disk: DiskView) -> Text:
+    line = _line(f"  {size(disk.free_bytes)} free")
+    if disk.hours_left is not None:
+        style = BAD if disk.hours_left < 2 else CARE if disk.hours_left < 12 else GOOD
+        line.append(f", full in {duration(disk.hours_left * 3600)}", style)
+        line.append(f" at {size(disk.bytes_per_hour)} per hour", DIM)
+    line.append(f"  {', '.join(str(path) for path in disk.paths)}", DIM)
+    return line
+
+
+def _folder(path: str, reachable: bool) -> Text:
+    return _line(f"  {path}" if reachable else (f"  {path} cannot be reached", BAD))
+
+
+def _held(n_jobs: int, kind: str, reason: str) -> Text:
+    return _line((f"  {n_jobs} {kind} ", CARE), reason)
+
+
+def _error(error: ErrorView) -> Text:
+    what = {"failed": "failed", "queued": "tried again", "held": "held"}.get(error.state, error.state)
+    style = BAD if error.state == "failed" else CARE
+    return _line(
+        (f"  {duration(error.age_s)} ago ", DIM),
+        f"{error.stem} {error.kind} ",
+        (what, style),
+        f" {error.code}: {error.message}",
+    )
+
+
+def _line(*parts: str | tuple[str, str]) -> Text:
+    """One line that is cut at the edge of the screen, never wrapped."""
+    return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")

@@ -1,0 +1,206 @@
+"""What an operator wants to know, worked out from facts. Pure: no clock, no database, no disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from komad.status.places import Place
+from komad.store.overview import HeldGroup, JobError, Overview, WorkerState
+
+BEAT_TIMEOUT_S = 15.0
+"""A worker without a beat for longer counts as silent (the lease of its job ends then)."""
+MIN_SPAN = timedelta(minutes=1)
+"""Rates are not told from less than this."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """Movies by how far they came."""
+
+    found: int
+    archived: int
+    corrected: int
+    failed: int
+    held: int
+    """Held until a person or a disk does something; not those that only wait for their archive."""
+    backlog: int
+    """Jobs that can be done now or are being done."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rates:
+    """Movies per hour."""
+
+    found_last_hour: int
+    corrected_last_hour: int
+    found_per_hour: float
+    """Over the last ten minutes."""
+    corrected_per_hour: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerView:
+    """A worker and what it does."""
+
+    worker_id: str
+    device: str
+    pid: int
+    activity: str
+    beat_age_s: float
+    alive: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiskView:
+    """A file system that results go to."""
+
+    paths: tuple[Path, ...]
+    free_bytes: int
+    bytes_per_hour: float
+    hours_left: float | None
+    """None when nothing was written lately."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ErrorView:
+    """An error, with its age."""
+
+    age_s: float
+    stem: str
+    kind: str
+    state: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatusView:
+    """Everything that a renderer shows."""
+
+    taken_at: datetime
+    running: bool
+    """Some worker beats."""
+    paused: str
+    last_movie: str
+    last_movie_age_s: float | None
+    counts: Counts
+    rates: Rates
+    clears_in_s: float | None
+    """When the backlog is gone at the rates of the last ten minutes; None when it does not shrink."""
+    workers: tuple[WorkerView, ...]
+    disks: tuple[DiskView, ...]
+    folders: tuple[Place, ...]
+    """The watched ones."""
+    held: tuple[HeldGroup, ...]
+    errors: tuple[ErrorView, ...]
+
+
+def build_view(overview: Overview, places: Sequence[Place], *, now: datetime) -> StatusView:
+    """Work out the view at `now` (with time zone)."""
+    counts, rates = _counts(overview), _rates(overview, now)
+    workers = tuple(_worker(worker, now) for worker in overview.workers)
+    return StatusView(
+        taken_at=now,
+        running=any(worker.alive for worker in workers),
+        paused=overview.paused,
+        last_movie=overview.last_found,
+        last_movie_age_s=_age_s(overview.last_found_at, now),
+        counts=counts,
+        rates=rates,
+        clears_in_s=_clears_in_s(counts.backlog, rates),
+        workers=workers,
+        disks=_disks(overview, places, now),
+        folders=tuple(place for place in places if place.role == "watch"),
+        held=overview.held,
+        errors=tuple(_error(error, now) for error in overview.errors),
+    )
+
+
+def _counts(overview: Overview) -> Counts:
+    def jobs(*states: str) -> int:
+        return sum(overview.jobs.get((kind, state), 0) for kind in ("archive", "correct") for state in states)
+
+    return Counts(
+        found=overview.n_movies,
+        archived=overview.jobs.get(("archive", "done"), 0),
+        corrected=overview.jobs.get(("correct", "done"), 0),
+        failed=jobs("failed"),
+        held=sum(group.n_jobs for group in overview.held),
+        backlog=jobs("queued", "running"),
+    )
+
+
+def _rates(overview: Overview, now: datetime) -> Rates:
+    per_hour = _per_hour(timedelta(minutes=10), overview, now)
+    return Rates(
+        found_last_hour=overview.last_hour.found,
+        corrected_last_hour=overview.last_hour.corrected,
+        found_per_hour=overview.last_ten_minutes.found * per_hour,
+        corrected_per_hour=overview.last_ten_minutes.corrected * per_hour,
+    )
+
+
+def _per_hour(window: timedelta, overview: Overview, now: datetime) -> float:
+    """Turn a number counted in the last `window` into one per hour; a young session has not filled it yet."""
+    session = now - overview.first_found_at if overview.first_found_at else timedelta()
+    return timedelta(hours=1) / min(window, max(MIN_SPAN, session))
+
+
+def _clears_in_s(backlog: int, rates: Rates) -> float | None:
+    if not backlog:
+        return 0.0
+    gain_per_hour = rates.corrected_per_hour - rates.found_per_hour
+    return 3600.0 * backlog / gain_per_hour if gain_per_hour > 0 else None
+
+
+def _worker(worker: WorkerState, now: datetime) -> WorkerView:
+    age_s = max(0.0, (now - worker.beat_at).total_seconds())
+    return WorkerView(
+        worker_id=worker.worker_id,
+        device=worker.device,
+        pid=worker.pid,
+        activity=worker.activity,
+        beat_age_s=age_s,
+        alive=age_s <= BEAT_TIMEOUT_S,
+    )
+
+
+def _disks(overview: Overview, places: Sequence[Place], now: datetime) -> tuple[DiskView, ...]:
+    """Folders on the same file system share its space, so they are one line."""
+    per_hour = _per_hour(timedelta(hours=1), overview, now)
+    written = {"output": overview.last_hour.output_bytes, "archive": overview.last_hour.archive_bytes}
+    by_device: dict[int | None, list[Place]] = {}
+    for place in places:
+        if place.role in written and place.free_bytes is not None:
+            by_device.setdefault(place.device, []).append(place)
+    return tuple(
+        _disk(group, per_hour * sum(written[place.role] for place in group)) for group in by_device.values()
+    )
+
+
+def _disk(group: Sequence[Place], bytes_per_hour: float) -> DiskView:
+    free_bytes = min(place.free_bytes or 0 for place in group)
+    return DiskView(
+        paths=tuple(dict.fromkeys(place.path for place in group)),
+        free_bytes=free_bytes,
+        bytes_per_hour=bytes_per_hour,
+        hours_left=free_bytes / bytes_per_hour if bytes_per_hour > 0 else None,
+    )
+
+
+def _error(error: JobError, now: datetime) -> ErrorView:
+    return ErrorView(
+        age_s=max(0.0, (now - error.at).total_seconds()),
+        stem=error.stem,
+        kind=error.kind,
+        state=error.state,
+        code=error.code,
+        message=error.message,
+    )
+
+
+def _age_s(moment: datetime | None, now: datetime) -> float | None:
+    return None if moment is None else max(0.0, (now - moment).total_seconds())

@@ -1,0 +1,230 @@
+"""What the status shows, read from the database without touching it.
+
+Plain SQL through the standard library: `komad status` may take 0.3 s as a whole, and importing SQLAlchemy alone takes
+0.2 s. Every query goes by an index or stops early, so that 50,000 movies cost milliseconds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from komad.errors import StoreError
+
+DATABASE = "komad.sqlite"
+BUSY_TIMEOUT_S = 2.0
+N_LAST_ERRORS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldGroup:
+    """Jobs that are held for the same reason."""
+
+    kind: str
+    held_by: str
+    """archive, parameters, disk or person."""
+    reason: str
+    n_jobs: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerState:
+    """A worker as it last beat."""
+
+    worker_id: str
+    device: str
+    pid: int
+    activity: str
+    started_at: datetime
+    beat_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobError:
+    """An error that a job had, cured since or not."""
+
+    at: datetime
+    stem: str
+    kind: str
+    state: str
+    """What became of the job by this error: queued (a retry), failed or held."""
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Window:
+    """What happened since some time."""
+
+    found: int
+    archived: int
+    corrected: int
+    output_bytes: int
+    """Micrographs and their companions."""
+    archive_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overview:
+    """The facts behind a status, at one moment."""
+
+    n_movies: int
+    first_found_at: datetime | None
+    last_found_at: datetime | None
+    last_found: str
+    """Stem of the newest movie; '' when there is none."""
+    jobs: Mapping[tuple[str, str], int]
+    """(kind, state) -> number of jobs."""
+    last_hour: Window
+    last_ten_minutes: Window
+    held: tuple[HeldGroup, ...]
+    """Without those that only wait for an archive; the largest group first."""
+    workers: tuple[WorkerState, ...]
+    errors: tuple[JobError, ...]
+    """The newest first."""
+    paused: str
+    """Why no job is claimed; '' when jobs are."""
+
+
+def read_overview(state_directory: Path, *, now: datetime) -> Overview:
+    """Read the facts at `now` (with time zone).
+
+    Raises
+    ------
+    StoreError
+        There is no database in `state_directory`, or it cannot be read.
+    """
+    now = now.astimezone(UTC)
+    with open_read_only(state_directory) as connection:
+        n_movies = _one(connection, "SELECT count(*) FROM movies")
+        last = connection.execute(
+            "SELECT found_at, stem FROM movies ORDER BY movie_id DESC LIMIT 1"
+        ).fetchone()
+        first = connection.execute("SELECT found_at FROM movies ORDER BY movie_id LIMIT 1").fetchone()
+        return Overview(
+            n_movies=n_movies,
+            first_found_at=_time(first[0]) if first else None,
+            last_found_at=_time(last[0]) if last else None,
+            last_found=last[1] if last else "",
+            jobs=_job_counts(connection),
+            last_hour=_window(connection, now - timedelta(hours=1)),
+            last_ten_minutes=_window(connection, now - timedelta(minutes=10)),
+            held=_held(connection),
+            workers=_workers(connection),
+            errors=_errors(connection),
+            paused=next(
+                (row[0] for row in connection.execute("SELECT value FROM meta WHERE key = 'pause'")), ""
+            ),
+        )
+
+
+@contextmanager
+def open_read_only(state_directory: Path) -> Iterator[sqlite3.Connection]:
+    """Give a connection whose transaction sees one state of the database and can change nothing.
+
+    Raises
+    ------
+    StoreError
+        There is no database, it is of another komad, or it cannot be read.
+    """
+    path = state_directory / DATABASE
+    if not path.is_file():
+        raise StoreError(
+            f"there is no komad database in {state_directory} yet: `komad run` makes it; "
+            "if the daemon runs with another configuration, name it with --config"
+        )
+    try:
+        uri = f"{path.resolve().as_uri()}?mode=ro"
+        with closing(
+            sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        ) as connection:
+            connection.execute("BEGIN")
+            yield connection
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"cannot read the database {path}: {error}; it belongs to another version of komad, is damaged, "
+            "or this user may not read it"
+        ) from error
+
+
+def _job_counts(connection: sqlite3.Connection) -> dict[tuple[str, str], int]:
+    rows = connection.execute("SELECT kind, state, count(*) FROM jobs GROUP BY kind, state")
+    return {(kind, state): count for kind, state, count in rows}
+
+
+def _held(connection: sqlite3.Connection) -> tuple[HeldGroup, ...]:
+    rows = connection.execute(
+        "SELECT kind, held_by, reason, count(*) FROM jobs WHERE state = 'held' AND held_by != 'archive'"
+        " GROUP BY kind, held_by, reason ORDER BY count(*) DESC"
+    )
+    return tuple(HeldGroup(kind=k, held_by=by, reason=reason, n_jobs=n) for k, by, reason, n in rows)
+
+
+def _workers(connection: sqlite3.Connection) -> tuple[WorkerState, ...]:
+    rows = connection.execute(
+        "SELECT worker_id, device, pid, activity, started_at, beat_at FROM workers ORDER BY worker_id"
+    )
+    return tuple(
+        WorkerState(
+            worker_id=worker_id,
+            device=device,
+            pid=pid,
+            activity=activity,
+            started_at=_time(started_at),
+            beat_at=_time(beat_at),
+        )
+        for worker_id, device, pid, activity, started_at, beat_at in rows
+    )
+
+
+def _errors(connection: sqlite3.Connection) -> tuple[JobError, ...]:
+    rows = connection.execute(
+        "SELECT event.at, movies.stem, jobs.kind, event.state, event.error_code, event.detail"
+        " FROM job_events AS event JOIN jobs USING (job_id) JOIN movies USING (movie_id)"
+        " WHERE event.error_code != '' ORDER BY event.event_id DESC LIMIT ?",
+        (N_LAST_ERRORS,),
+    )
+    return tuple(
+        JobError(at=_time(at), stem=stem, kind=kind, state=state, code=code, message=message)
+        for at, stem, kind, state, code, message in rows
+    )
+
+
+def _window(connection: sqlite3.Connection, since: datetime) -> Window:
+    start = since.isoformat(timespec="milliseconds")
+    found = 0
+    for (found_at,) in connection.execute("SELECT found_at FROM movies ORDER BY movie_id DESC"):
+        if found_at < start:
+            break  # ids grow with time: the whole table is never read
+        found += 1
+    archived, archive_bytes = _ended_since(connection, "archive", "$.archive_bytes", start)
+    corrected, output_bytes = _ended_since(connection, "correct", "$.output_bytes", start)
+    return Window(
+        found=found,
+        archived=archived,
+        corrected=corrected,
+        output_bytes=output_bytes,
+        archive_bytes=archive_bytes,
+    )
+
+
+def _ended_since(connection: sqlite3.Connection, kind: str, size_key: str, start: str) -> tuple[int, int]:
+    """Jobs of a kind that were done since, and the bytes that they wrote."""
+    count, n_bytes = connection.execute(
+        "SELECT count(*), coalesce(sum(json_extract(summary, ?)), 0) FROM jobs"
+        " WHERE state = 'done' AND kind = ? AND ended_at >= ?",
+        (size_key, kind, start),
+    ).fetchone()
+    return int(count), int(n_bytes)
+
+
+def _one(connection: sqlite3.Connection, query: str) -> int:
+    return int(connection.execute(query).fetchone()[0])
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

@@ -1,0 +1,108 @@
+"""Text and JSON of the status."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from komad.status.json import to_json
+from komad.status.text import duration, render, size
+from komad.status.view import StatusView, build_view
+from komad.store.overview import Overview
+from tests.status.conftest import BUSY, NOW, PLACES
+
+Facts = Callable[..., Overview]
+
+
+def screen(view: StatusView) -> list[str]:
+    """Lines of an 80-column terminal."""
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(render(view))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def test_screen_holds_the_numbers(overview: Facts) -> None:
+    """Every fact that an operator looks for is on the screen."""
+    text = "\n".join(screen(build_view(overview(), PLACES, now=NOW)))
+    for wanted in (
+        "running",
+        "12 s ago",
+        "FoilHole_7_Data_8",
+        "970",
+        "clears in 10 min",
+        "correct FoilHole_6",
+    ):
+        assert wanted in text
+    for wanted in (
+        "silent for 90 s",
+        "500 GB free, full in 5.0 h",
+        "/mnt/camera",
+        "7 correct the pixel size",
+        "movie_truncated",
+    ):
+        assert wanted in text
+
+
+def test_screen_fits_80_by_24_however_much_there_is(overview: Facts) -> None:
+    """Many workers, disks, folders, reasons and errors are cut, with how many were left out."""
+    crowd = overview(
+        workers=BUSY.workers * 8,
+        held=tuple(replace(BUSY.held[0], reason=f"reason {n} " + "long " * 30) for n in range(9)),
+        errors=BUSY.errors * 9,
+        last_found="stem" * 40,
+    )
+    places = tuple(
+        replace(place, path=Path(f"{place.path}/{n}"), device=n) for place in PLACES for n in range(5)
+    )
+    lines = screen(build_view(crowd, places, now=NOW))
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert "  and 13 more" in [line.rstrip() for line in lines]
+
+
+def test_screen_says_when_nothing_runs(overview: Facts) -> None:
+    """Old beats, no movie yet, a pause: said in words."""
+    stopped = build_view(overview(), PLACES, now=NOW + timedelta(hours=1))
+    assert "not running" in screen(stopped)[0]
+    empty = build_view(overview(workers=(), n_movies=0, last_found_at=None), PLACES, now=NOW)
+    assert any("none yet" in line for line in screen(empty))
+    assert any("komad run" in line for line in screen(empty))
+    assert "paused: disk" in screen(build_view(overview(paused="disk"), PLACES, now=NOW))[0]
+
+
+def test_json_has_the_documented_keys_and_plain_values(overview: Facts) -> None:
+    """The document survives JSON and holds every key of the module's description."""
+    document = json.loads(json.dumps(to_json(build_view(overview(), PLACES, now=NOW)), allow_nan=False))
+    assert document["schema_version"] == 1
+    assert set(document) == {
+        "schema_version", "taken_at", "running", "paused", "last_movie", "counts", "rates", "clears_in_s",
+        "workers", "disks", "folders", "held", "errors",
+    }  # fmt: skip
+    assert document["counts"] == {
+        "found": 1000, "archived": 980, "corrected": 970, "failed": 3, "held": 7, "backlog": 20,
+    }  # fmt: skip
+    assert document["last_movie"] == {"stem": "FoilHole_7_Data_8", "age_s": 12.0}
+    assert document["disks"][0]["paths"] == ["/data/out", "/data/archive"]
+    assert document["workers"][0]["pid"] == 4711
+    assert document["paused"] is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (9000, "2.5 h"), (259200, "3 d")],
+)
+def test_duration_uses_the_unit_that_fits(seconds: float, text: str) -> None:
+    """Seconds, minutes, hours, days."""
+    assert duration(seconds) == text
+
+
+def test_size_uses_the_unit_that_fits() -> None:
+    """Decimal units, three digits."""
+    assert [size(n) for n in (4.2e12, 123e9, 1.5e6, 2000)] == ["4.2 TB", "123 GB", "1.5 MB", "2 kB"]
