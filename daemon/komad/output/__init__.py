@@ -1,0 +1,1 @@
+"""What lands in the output directory, per movie and per session."""
