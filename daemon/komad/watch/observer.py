@@ -20,7 +20,7 @@ from watchdog.observers.inotify import InotifyObserver
 logger = structlog.get_logger(__name__)
 
 Hint = Callable[[int, str, bool], None]
-"""Called with (index of the folder, path, whether it was renamed to this name), from the observer's threads."""
+"""Called with (index of the folder, path, whether it was renamed to this name), from another thread."""
 
 
 class _Handler(FileSystemEventHandler):
@@ -45,7 +45,7 @@ class _Handler(FileSystemEventHandler):
 
 
 class Observer:
-    """Events of several folders. Where the system gives none (limits, no such folder) it says so once and goes on."""
+    """Events of several folders. Where the system gives none (its limits are reached) it says so and goes on."""
 
     def __init__(self, hint: Hint) -> None:
         self._hint = hint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from komad.config import WatchFolder
 from komad.watch.settle import Observation
 
 RECHECK_EVERY = 8
-"""A file that was taken is looked at again in every eighth sweep: in case it was overwritten under its name."""
+"""A file that was taken is compared again in every eighth sweep: it may be overwritten under its name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,11 +39,11 @@ class KnownFiles:
         self._versions.setdefault(path, set()).add((size_bytes, mtime_ns))
 
     def has(self, path: str, seen: Observation) -> bool:
-        """Whether exactly this file was taken: a new one under an old name was not."""
+        """Tell whether exactly this file was taken: a new one under an old name was not."""
         return (seen.size_bytes, seen.mtime_ns) in self._versions.get(path, ())
 
     def may_skip(self, path: str, turn: int) -> bool:
-        """Whether a file of this name was taken and it is not its turn to be compared again.
+        """Tell whether a file of this name was taken and it is not its turn to be compared again.
 
         Comparing costs a `stat` per file, which over a network and fifty thousand files is most of a sweep.
         """
@@ -69,15 +69,15 @@ class Selection:
         self._leave_out = {str(path) for path in leave_out} - {self.root}
 
     def is_movie(self, name: str, path: str) -> bool:
-        """Whether a file is a movie, by its name."""
+        """Tell whether a file is a movie, by its name."""
         return bool(self._movie(name)) and not self._ignored(name) and path not in self._leave_out
 
     def enters(self, name: str, path: str) -> bool:
-        """Whether a sub-folder is looked into."""
+        """Tell whether a sub-folder is looked into."""
         return self.recursive and not self._ignored(name) and path not in self._leave_out
 
     def covers(self, path: str) -> bool:
-        """Whether a sweep over the folder would come across this path as a movie."""
+        """Tell whether a sweep over the folder would come across this path as a movie."""
         *parents, name = Path(path).relative_to(self.root).parts
         at = self.root
         for parent in parents:
@@ -87,21 +87,25 @@ class Selection:
         return self.is_movie(name, path)
 
 
-def _compile(patterns: Sequence[str]):  # noqa: ANN202
-    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns) or r"(?!)", re.IGNORECASE).match
+def _compile(patterns: Sequence[str]) -> Callable[[str], re.Match[str] | None]:
+    return re.compile(
+        "|".join(fnmatch.translate(pattern) for pattern in patterns) or r"(?!)", re.IGNORECASE
+    ).match
 
 
 def look(path: str | os.DirEntry[str]) -> Observation:
-    """One look at a file; a link shows the file it leads to. Raises OSError."""
+    """Look at a file; a link shows the file it leads to. Raises OSError."""
     status = path.stat() if isinstance(path, os.DirEntry) else os.stat(path)  # noqa: PTH116
     return Observation(size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns)
 
 
-def sweep(selection: Selection, known: KnownFiles, *, turn: int) -> Sweep:
-    """Look at all files of a folder that are not known.
+def sweep(
+    selection: Selection, known: KnownFiles, *, turn: int, waiting: Container[str] = frozenset()
+) -> Sweep:
+    """Look at all files of a folder that are not known, and at those that are waiting to settle.
 
-    Links to files are followed. Links to folders are not: a loop would never end, and a movie must have one path only.
-    What cannot be looked at is written down and the rest goes on.
+    Links to files are followed. Links to folders are not: a loop would never end, and a movie must have one path
+    only. What cannot be looked at is written down and the rest goes on.
     """
     found = Sweep()
     directories = [selection.root]
@@ -113,7 +117,9 @@ def sweep(selection: Selection, known: KnownFiles, *, turn: int) -> Sweep:
                     if entry.is_dir(follow_symlinks=False):
                         if selection.enters(entry.name, entry.path):
                             directories.append(entry.path)
-                    elif selection.is_movie(entry.name, entry.path) and not known.may_skip(entry.path, turn):
+                    elif (
+                        entry.path in waiting or not known.may_skip(entry.path, turn)
+                    ) and selection.is_movie(entry.name, entry.path):
                         _look_at(entry, known, found)
         except FileNotFoundError as error:
             if directory == selection.root:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import structlog
 
-from komad.config import Watching, WatchFolder
-from komad.errors import KomadError, MovieError, MovieMissingError, MovieTruncatedError
+from komad.config import WatchFolder, Watching
+from komad.errors import KomadError, MovieError
 from komad.model import Candidate
 from komad.watch.observer import Observer
 from komad.watch.settle import Observation, Waiting, is_settled, observe
@@ -45,19 +45,19 @@ class Watcher:
     known
         Files taken in earlier runs, as (path, size, mtime in ns).
     check_complete
-        Says whether a container is structurally complete: returns, or raises MovieTruncatedError (wait), another
-        MovieError (no movie) or MovieMissingError (gone meanwhile).
+        Returns when a container is structurally complete, else raises: an error with `retry` (truncated,
+        missing) means wait, any other that the file is no movie.
     on_candidate
         Takes a finished movie. When it raises, the file is offered again in the next sweep.
     on_unreadable
-        Told once of a file that is no movie, or that stayed incomplete for `watching.give_up_s`; again only when
-        the file has changed.
+        Told once of a file that is no movie, or that stayed incomplete for `watching.give_up_s`; again only
+        when the file has changed.
     clock
         Monotonic seconds.
 
     Notes
     -----
-    The callbacks run in the watcher's thread. A folder that goes away is waited for; nothing is forgotten meanwhile.
+    The callbacks run in the watcher's thread. A folder that goes away is waited for; nothing is forgotten.
     """
 
     def __init__(
@@ -85,9 +85,16 @@ class Watcher:
         self._selections = [Selection(folder, leave_out) for folder in folders]
         self._waiting: list[dict[str, Waiting]] = [{} for _ in folders]
         self._status = [
-            FolderStatus(directory=folder.directory, reachable=False, error="not looked at yet", waiting=0, unreadable=0)
+            FolderStatus(
+                directory=folder.directory,
+                reachable=False,
+                error="not looked at yet",
+                waiting=0,
+                unreadable=0,
+            )
             for folder in folders
         ]
+        self._identity: list[tuple[int, int] | None] = [None] * len(self._folders)
         self._turn = 0
         self._last_sweep = clock()
         self._hints: queue.SimpleQueue[tuple[int, str, bool] | None] = queue.SimpleQueue()
@@ -97,11 +104,11 @@ class Watcher:
 
     @property
     def last_sweep(self) -> float:
-        """Value of `clock` when the watcher last got on: ended a sweep, or handed over a file."""
+        """When the watcher last got on, by `clock`: the end of a sweep, or of one file in a long one."""
         return self._last_sweep
 
     def status(self) -> tuple[FolderStatus, ...]:
-        """How each folder stood at the last sweep, in the order of the configuration."""
+        """Return how each folder stood at the last sweep, in the order of the configuration."""
         return tuple(self._status)
 
     def start(self) -> None:
@@ -150,10 +157,10 @@ class Watcher:
             self._consider(index, path, seen, renamed=renamed)
 
     def _sweep_folder(self, index: int) -> None:
-        found = sweep(self._selections[index], self._known, turn=self._turn)
-        root = str(self._folders[index].directory)
-        self._note_reachable(index, root not in found.errors)
         waiting = self._waiting[index]
+        found = sweep(self._selections[index], self._known, turn=self._turn, waiting=waiting)
+        root = str(self._folders[index].directory)
+        self._follow(index, None if root in found.errors else _identity(self._folders[index].directory))
         if not found.errors:
             for path in waiting.keys() - found.files.keys():
                 del waiting[path]
@@ -170,14 +177,17 @@ class Watcher:
             unreadable=sum(file.reported for file in waiting.values()),
         )
 
-    def _note_reachable(self, index: int, reachable: bool) -> None:
+    def _follow(self, index: int, identity: tuple[int, int] | None) -> None:
+        """Ask for events when a folder appears, comes back, or is another one than before (mounted anew)."""
+        if identity == self._identity[index]:
+            return
+        self._identity[index] = identity
         folder = self._folders[index]
-        before = self._status[index].reachable
-        if reachable and not before:
+        if identity is None:
+            logger.warning("watched folder is out of reach, waiting for it", folder=str(folder.directory))
+        else:
             logger.info("watching", folder=str(folder.directory))
             self._observer.follow(index, folder.directory, recursive=folder.recursive)
-        elif before and not reachable:
-            logger.warning("watched folder is out of reach, waiting for it", folder=str(folder.directory))
 
     def _consider(self, index: int, path: str, seen: Observation, *, renamed: bool = False) -> None:
         """Take one more look into account, and hand the file over when it is finished."""
@@ -187,28 +197,40 @@ class Watcher:
         settled = is_settled(waiting, now_s=now_s, interval_s=self._watching.sweep_interval_s)
         if waiting.reported or not settled:
             return
-        candidate = Candidate(path=Path(path), size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns, folder=index)
+        candidate = Candidate(
+            path=Path(path), size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns, folder=index
+        )
         try:
-            problem = self._problem(candidate)
+            problem = self._problem(candidate.path)
             if problem is None:
                 self._on_candidate(candidate)
                 self._known.add(path, seen.size_bytes, seen.mtime_ns)
                 del self._waiting[index][path]
-            elif not isinstance(problem, MovieTruncatedError) or now_s - waiting.since_s >= self._watching.give_up_s:
+            elif not problem.retry or now_s - waiting.since_s >= self._watching.give_up_s:
                 self._on_unreadable(candidate, problem)
                 self._waiting[index][path] = replace(waiting, reported=True)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the file stays and is offered again
-            logger.warning("movie not taken, trying again", path=path, error=f"{type(error).__name__}: {error}")
+            trouble = f"{type(error).__name__}: {error}"
+            if trouble != waiting.trouble:
+                logger.warning("movie not taken, trying again", path=path, error=trouble)
+            self._waiting[index][path] = replace(waiting, trouble=trouble)
         self._last_sweep = self._clock()
 
-    def _problem(self, candidate: Candidate) -> KomadError | None:
-        """What is wrong with a settled file; MovieTruncatedError when it may only be unfinished."""
+    def _problem(self, path: Path) -> KomadError | None:
+        """Say what is wrong with a settled file; an error that a retry can help is one that may pass."""
         try:
-            self._check_complete(candidate.path)
-        except MovieMissingError as error:
-            return MovieTruncatedError(str(error))
+            self._check_complete(path)
         except KomadError as error:
             return error
         except Exception as error:  # noqa: BLE001 - a file that no reader foresaw must not end the session
-            return MovieError(f"{candidate.path}: cannot be read ({type(error).__name__}: {error})")
+            return MovieError(f"{path}: cannot be read ({type(error).__name__}: {error})")
         return None
+
+
+def _identity(directory: Path) -> tuple[int, int] | None:
+    """Device and inode of a folder; None when it is out of reach."""
+    try:
+        status = directory.stat()
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino)
