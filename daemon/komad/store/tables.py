@@ -1,13 +1,14 @@
 """The tables: movies, their jobs and history, workers, stack sums, supplied values, meta.
 
-Times are UTC, ISO 8601 text with milliseconds (`now()` in `komad.store.rows`), so that they sort and can be read by a
-person. States, kinds and events are the values of the enums in `komad.model.job`.
+Times are UTC, ISO 8601 text with milliseconds (`komad.store.rows.now`), so that they sort and a person can read
+them. States, kinds and events are the values of the enums in `komad.model.job`.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -44,6 +45,8 @@ movies = Table(
     Column("acquisition", JSON, nullable=False),
     Column("reference_files", JSON, nullable=False),
     Column("processing", JSON, nullable=False),
+    # The sentence that names the parameters to supply before it can be corrected; empty when none is missing.
+    Column("missing", Text, nullable=False, server_default=""),
     Column("found_at", Text, nullable=False),
     UniqueConstraint("path", "size_bytes", "mtime_ns", "fingerprint"),
 )
@@ -55,8 +58,13 @@ jobs = Table(
     Column("movie_id", ForeignKey("movies.movie_id"), nullable=False),
     Column("kind", Text, nullable=False),
     Column("state", Text, nullable=False),
+    # Why it is held, for people, and what holds it: archive, parameters, disk or person (`rows.HeldBy`).
     Column("reason", Text, nullable=False, server_default=""),
+    Column("held_by", Text, nullable=False, server_default=""),
+    # Times its work was begun.
     Column("attempt", Integer, nullable=False, server_default="0"),
+    # A worker was lost while it held this job: it is processed alone from now on.
+    Column("suspect", Boolean, nullable=False, server_default=text("0")),
     # Not claimed before this time; empty means at once.
     Column("not_before", Text, nullable=False, server_default=""),
     # The worker that holds it while running, the last one that held it otherwise.
@@ -65,6 +73,8 @@ jobs = Table(
     Column("error_message", Text, nullable=False, server_default=""),
     Column("created_at", Text, nullable=False),
     Column("claimed_at", Text),
+    # When the work of this claim was begun; NULL while it is only read ahead.
+    Column("begun_at", Text),
     # When it became done, failed or cancelled.
     Column("ended_at", Text),
     Column("seconds", Float),
@@ -73,14 +83,12 @@ jobs = Table(
     Column("sequence", Integer, unique=True),
     UniqueConstraint("movie_id", "kind"),
     # Claims: the oldest job that is queued.
-    Index("ix_jobs_queued", "job_id", "kind", "attempt", "not_before", sqlite_where=text("state = 'queued'")),
-    # Counts per kind and state, without touching the table.
-    Index("ix_jobs_kind_state", "kind", "state"),
-    # Held reasons.
-    Index("ix_jobs_held", "kind", "reason", sqlite_where=text("state = 'held'")),
+    Index("ix_jobs_queued", "job_id", "kind", "not_before", sqlite_where=text("state = 'queued'")),
+    # What holds jobs.
+    Index("ix_jobs_held", "held_by", "kind", "reason", sqlite_where=text("state = 'held'")),
     # Jobs of one worker.
     Index("ix_jobs_running", "worker_id", sqlite_where=text("state = 'running'")),
-    # Rates and last errors: what ended since when.
+    # Counts per state and kind without touching the table; rates and last errors: what ended since when.
     Index("ix_jobs_ended", "state", "kind", "ended_at"),
 )
 
@@ -144,7 +152,7 @@ supplied = Table(
 meta = Table(
     "meta",
     metadata,
-    # pause: why no job is claimed ('' or no row: claims go on); store_id: random name of this database.
+    # pause: why no job is claimed (no row: claims go on); store_id: random name of this database.
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )

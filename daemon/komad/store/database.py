@@ -1,0 +1,181 @@
+"""Opening the database: where it may lie, how it is opened, one writer at a time."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
+
+from komad.errors import DiskFullError, KomadError, StoreError
+from komad.store import schema
+
+BUSY_TIMEOUT_S = 20.0
+"""How long a writer waits for another one. Transactions here take milliseconds."""
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fhgfs", "fuse.beegfs", "fuse.ceph", "fuse.cvmfs2",
+        "fuse.davfs2", "fuse.glusterfs", "fuse.juicefs", "fuse.rclone", "fuse.s3fs", "fuse.smbnetfs", "fuse.sshfs",
+        "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs3", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2",
+        "smb2", "smb3", "smbfs", "sshfs", "wekafs",
+    }
+)  # fmt: skip
+"""Types in /proc/self/mountinfo whose locks or shared memory do not hold between hosts: SQLite breaks there."""
+
+
+class Database:
+    """The SQLite file of a state directory; safe to use from several threads, opened by each process on its own."""
+
+    def __init__(self, state_directory: Path) -> None:
+        self.state_directory = state_directory
+        self.path = state_directory / "komad.sqlite"
+        self._engine: Engine | None = None
+
+    def open(self, *, create: bool = True) -> Self:
+        """Open the database, bringing its schema up to date; `create=False` refuses to make a new one.
+
+        Raises
+        ------
+        StoreError
+            The directory is on a network file system, cannot be written, or the database is of a newer komad or
+            damaged.
+        """
+        if not create and not self.path.exists():
+            raise StoreError(
+                f"no komad has run with the state directory {self.state_directory}: {self.path} is missing"
+            )
+        try:
+            self.state_directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot make the state directory {self.state_directory}: {error.strerror}; set state_directory"
+            ) from error
+        refuse_network(self.state_directory, Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
+        self._engine = _engine(self.path)
+        try:
+            with self._explained():
+                self._verify_wal()
+                schema.bring_up_to_date(self._engine, self.path)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Close all connections; closing twice is harmless."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a transaction that sees one state of the database and never waits for writers."""
+        with self._explained(), self._opened().connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open a transaction as the only writer (BEGIN IMMEDIATE); any exception undoes all of it."""
+        with self._explained(), self._opened().connect() as connection:
+            connection = connection.execution_options(komad_begin="IMMEDIATE")  # noqa: PLW2901 - same one
+            with connection.begin():
+                yield connection
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            raise StoreError(f"the database {self.path} is not open")
+        return self._engine
+
+    def _verify_wal(self) -> None:
+        with self.read() as connection:
+            mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        if mode != "wal":
+            raise StoreError(
+                f"{self.path} cannot use write-ahead logging (journal mode is {mode}): its file system does not "
+                "support it; set state_directory to a folder on a local disk"
+            )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn errors of the database into ours, with what to do."""
+        try:
+            yield
+        except DatabaseError as error:
+            raise _explain(error, self.path) from error
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _: Any) -> None:
+        connection.isolation_level = None  # the driver's own BEGIN comes too late; ours is below
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(
+            f"BEGIN {connection.get_execution_options().get('komad_begin', 'DEFERRED')}"
+        )
+
+    return engine
+
+
+def _explain(error: DatabaseError, path: Path) -> KomadError:
+    name = getattr(error.orig, "sqlite_errorname", "")
+    if name.startswith("SQLITE_FULL"):
+        return DiskFullError(f"no space is left for the database {path}: make room on its disk")
+    advice = {
+        "SQLITE_BUSY": f"another process kept it locked for more than {BUSY_TIMEOUT_S:g} s",
+        "SQLITE_READONLY": "it or its folder cannot be written: check owner and permissions",
+        "SQLITE_CANTOPEN": "it cannot be opened: check owner and permissions of the folder",
+        "SQLITE_CORRUPT": "it is damaged: restore a copy, or move it away and start anew; results stay as they are",
+        "SQLITE_NOTADB": "it is not a database: move it away and start anew",
+    }
+    for prefix, text in advice.items():
+        if name.startswith(prefix):
+            return StoreError(f"the database {path} cannot be used: {text}")
+    return StoreError(f"the database {path} cannot be used: {error.orig}")
+
+
+def refuse_network(directory: Path, mountinfo: str) -> None:
+    """Raise when `directory` lies on a network file system.
+
+    Raises
+    ------
+    StoreError
+        It does; the message names the mount.
+    """
+    mount, kind = mount_of(directory.resolve(), mountinfo)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise StoreError(
+            f"the state directory {directory} is on a network file system ({kind}, mounted at {mount}), where the "
+            "database would be damaged; set state_directory to a folder on a local disk"
+        )
+
+
+def mount_of(path: Path, mountinfo: str) -> tuple[str, str]:
+    """Mount point and file system type of an absolute path, from the text of /proc/self/mountinfo (proc(5))."""
+    best = ("/", "")
+    for line in mountinfo.splitlines():
+        fields, _, rest = line.partition(" - ")
+        mount = re.sub(
+            r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split()[4]
+        )  # a space is \040
+        # A later line covers an earlier one at the same place.
+        if path.is_relative_to(mount) and len(mount) >= len(best[0]):
+            best = (mount, rest.split()[0])
+    return best

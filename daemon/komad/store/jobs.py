@@ -1,0 +1,306 @@
+"""Jobs: claimed, begun, finished, failed; held, released, retried and cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from komad.errors import KomadError, TransitionError, WorkerLostError
+from komad.model import Job, JobEvent, JobKind, JobState, RetryDecision, after_failure
+from komad.store import changes, stack_sums
+from komad.store.database import Database
+from komad.store.rows import HeldBy, HistoryEntry, StackSumRow, job_from, now
+from komad.store.tables import job_events, jobs, meta, movies
+
+
+class Jobs(Database):
+    """What happens to jobs. A worker acts on a job it claimed; if it lost it meanwhile, WorkerLostError is raised."""
+
+    def claim(
+        self,
+        worker_id: str,
+        *,
+        movie_id: int | None = None,
+        kind: JobKind | None = None,
+        fresh_only: bool = False,
+    ) -> Job | None:
+        """Take the oldest queued job, None when there is none or claims are paused.
+
+        Parameters
+        ----------
+        worker_id
+            Who takes it.
+        movie_id, kind
+            Only a job of this movie, of this kind.
+        fresh_only
+            Only one that was never tried and never in a lost worker.
+        """
+        moment = now()
+        wanted = [jobs.c.state == JobState.QUEUED, jobs.c.not_before <= moment]
+        if movie_id is not None:
+            wanted.append(jobs.c.movie_id == movie_id)
+        if kind is not None:
+            wanted.append(jobs.c.kind == kind)
+        if fresh_only:
+            wanted += [jobs.c.attempt == 0, jobs.c.suspect.is_(False)]
+        oldest = select(jobs.c.job_id).where(*wanted).order_by(jobs.c.job_id).limit(1).scalar_subquery()
+        paused = select(meta.c.key).where(meta.c.key == "pause").exists()
+        statement = (
+            update(jobs)
+            .where(jobs.c.job_id == oldest, jobs.c.state == JobState.QUEUED, ~paused)
+            .values(
+                state=JobState.RUNNING, worker_id=worker_id, claimed_at=moment, begun_at=None, not_before=""
+            )
+            .returning(jobs)
+        )
+        with self.write() as connection:
+            row = connection.execute(statement).one_or_none()
+            if row is None:
+                return None
+            _record_claim(connection, row, moment)
+            return job_from(row)
+
+    def begin(self, job: Job) -> Job:
+        """Count the attempt: from here on a crash of the worker is blamed on this job."""
+        statement = (
+            update(jobs)
+            .where(jobs.c.job_id == job.job_id, jobs.c.begun_at.is_(None), *_held_by_worker(job))
+            .values(attempt=jobs.c.attempt + 1, begun_at=now())
+            .returning(jobs)
+        )
+        with self.write() as connection:
+            row = connection.execute(statement).one_or_none()
+            if row is None:
+                raise _lost(job)
+            return job_from(row)
+
+    def finish(
+        self,
+        job: Job,
+        summary: Mapping[str, Any],
+        seconds: float,
+        *,
+        stack_sum: StackSumRow | None = None,
+        go_on: bool = False,
+    ) -> Job | None:
+        """Mark a job done, its files being on disk.
+
+        An archive job takes its stack sum along and lets the movie's correct job go on; with `go_on` the same worker
+        claims that in the same transaction, if it is free and was never tried, and gets it back.
+        """
+        with self.write() as connection:
+            row = _running(connection, job)
+            values: dict[str, Any] = {"summary": dict(summary), "seconds": seconds}
+            if job.kind is JobKind.CORRECT:
+                values["sequence"] = connection.execute(
+                    select(func.coalesce(func.max(jobs.c.sequence), 0) + 1)
+                ).scalar_one()
+            changes.change(connection, row, JobEvent.FINISH, **(changes.NO_ERROR | values))
+            if job.kind is JobKind.CORRECT:
+                return None
+            if stack_sum is not None:
+                stack_sums.put(connection, job.movie_id, stack_sum)
+            changes.settle_correct(connection, job.movie_id)
+            return _claim_correct(connection, job) if go_on else None
+
+    def fail(self, job: Job, error: KomadError, max_attempts: int) -> RetryDecision:
+        """Apply what `after_failure` decides about a running job that ended in `error`, and return it."""
+        with self.write() as connection:
+            return apply_failure(connection, _running(connection, job), error, max_attempts)
+
+    def give_back(self, job: Job, error: KomadError | None = None) -> None:
+        """Return a claimed job to the queue without blame: the worker stops, or its device is at fault (`error`)."""
+        with self.write() as connection:
+            row = _running(connection, job)
+            changes.change(connection, row, JobEvent.RETURN, attempt=_uncounted(row), error=error)
+
+    def hold(self, job_id: int, reason: str) -> None:
+        """Hold a queued or held job until a person releases it."""
+        with self.write() as connection:
+            row = _not_running(connection, job_id, "hold")
+            changes.change(connection, row, JobEvent.HOLD, reason=reason, held_by=HeldBy.PERSON)
+
+    def release(self, job_id: int) -> None:
+        """Let a held job go on; a correct job then still waits for its archive and its parameters."""
+        with self.write() as connection:
+            row = changes.job_row(connection, job_id)
+            if row.kind == JobKind.ARCHIVE and not _is_described(connection, row.movie_id):
+                raise TransitionError(
+                    f"job {job_id} waits until its movie's header is read; retry it instead"
+                )
+            changes.change(connection, row, JobEvent.RELEASE)
+            changes.settle_correct(connection, row.movie_id)
+
+    def release_disk_held(self) -> int:
+        """Let all jobs go on that a full disk stopped; gives their number."""
+        statement = select(jobs).where(jobs.c.state == JobState.HELD, jobs.c.held_by == HeldBy.DISK)
+        with self.write() as connection:
+            rows = connection.execute(statement).all()
+            for row in rows:
+                changes.change(connection, row, JobEvent.RELEASE)
+        return len(rows)
+
+    def retry(self, job_id: int) -> Job:
+        """Queue a job that ended again, with all its attempts; gives the job as it then is.
+
+        A correct job waits if its archive is not done. After an archive job the correct job is made again too,
+        unless it was cancelled. A file that could not be described is described first.
+
+        Raises
+        ------
+        TransitionError
+            The job did not end, or the movie's correct job is running.
+        """
+        with self.write() as connection:
+            row = changes.job_row(connection, job_id)
+            correct = changes.rows_of_movie(connection, row.movie_id)[JobKind.CORRECT]
+            if row.kind == JobKind.ARCHIVE and correct.state == JobState.RUNNING:
+                raise TransitionError(
+                    f"job {correct.job_id} of the same movie is running; try again when it is done"
+                )
+            _requeue(connection, row)
+            if row.kind == JobKind.ARCHIVE and correct.state in {JobState.DONE, JobState.FAILED}:
+                _requeue(connection, correct)
+            if row.kind == JobKind.ARCHIVE and not _is_described(connection, row.movie_id):
+                changes.change(
+                    connection,
+                    changes.job_row(connection, job_id),
+                    JobEvent.HOLD,
+                    reason="its header is read again",
+                    held_by=HeldBy.ARCHIVE,
+                )
+            changes.settle_correct(connection, row.movie_id)
+            return job_from(changes.job_row(connection, job_id))
+
+    def cancel(self, job_id: int) -> None:
+        """Take a held or queued job out; `retry` brings it back."""
+        with self.write() as connection:
+            row = changes.job_row(connection, job_id)
+            changes.change(connection, row, JobEvent.CANCEL)
+            changes.settle_correct(connection, row.movie_id)
+
+    def job(self, job_id: int) -> Job:
+        """Return the job."""
+        with self.read() as connection:
+            return job_from(changes.job_row(connection, job_id))
+
+    def jobs_of(self, movie_id: int) -> dict[JobKind, Job]:
+        """Return the movie's jobs by kind."""
+        with self.read() as connection:
+            return {kind: job_from(row) for kind, row in changes.rows_of_movie(connection, movie_id).items()}
+
+    def history(self, job_id: int) -> list[HistoryEntry]:
+        """Every change of a job, oldest first."""
+        columns = [job_events.c[name] for name in HistoryEntry.__dataclass_fields__]
+        statement = select(*columns).where(job_events.c.job_id == job_id).order_by(job_events.c.event_id)
+        with self.read() as connection:
+            return [HistoryEntry(**row) for row in connection.execute(statement).mappings()]
+
+    def pause(self, reason: str) -> None:
+        """Let no job be claimed until `resume`; jobs that run go on."""
+        statement = upsert(meta).values(key="pause", value=reason)
+        with self.write() as connection:
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["key"], set_={"value": reason})
+            )
+
+    def resume(self) -> None:
+        """Let jobs be claimed again."""
+        with self.write() as connection:
+            connection.execute(delete(meta).where(meta.c.key == "pause"))
+
+    def paused(self) -> str:
+        """Why no job is claimed; '' when they are."""
+        with self.read() as connection:
+            return connection.execute(select(meta.c.value).where(meta.c.key == "pause")).scalar() or ""
+
+
+def apply_failure(
+    connection: Connection, row: Row[Any], error: KomadError, max_attempts: int, *, suspect: bool = False
+) -> RetryDecision:
+    """Change a running job by what `after_failure` says; `suspect` marks one whose worker was lost."""
+    decision = after_failure(error, attempt=max(row.attempt, 1), max_attempts=max_attempts)
+    values: dict[str, Any] = {"suspect": row.suspect or suspect}
+    held_by = None
+    if decision.event is JobEvent.HOLD:
+        values["attempt"] = _uncounted(row)
+        held_by = HeldBy.DISK
+    if decision.event is JobEvent.RETURN:
+        values["not_before"] = now(decision.delay_s)
+    changes.change(
+        connection, row, decision.event, reason=decision.reason, held_by=held_by, error=error, **values
+    )
+    if row.kind == JobKind.ARCHIVE:
+        changes.settle_correct(connection, row.movie_id)
+    return decision
+
+
+def _record_claim(connection: Connection, row: Row[Any], moment: str) -> None:
+    changes.record(
+        connection,
+        job_id=row.job_id,
+        at=moment,
+        event=JobEvent.CLAIM,
+        state=JobState.RUNNING,
+        attempt=row.attempt,
+        worker_id=row.worker_id,
+    )
+
+
+def _claim_correct(connection: Connection, archive: Job) -> Job | None:
+    row = changes.rows_of_movie(connection, archive.movie_id)[JobKind.CORRECT]
+    if row.state != JobState.QUEUED or job_from(row).alone:
+        return None
+    changes.change(
+        connection,
+        row,
+        JobEvent.CLAIM,
+        worker_id=archive.worker_id,
+        claimed_at=now(),
+        begun_at=None,
+        not_before="",
+    )
+    return job_from(changes.job_row(connection, row.job_id))
+
+
+def _requeue(connection: Connection, row: Row[Any]) -> None:
+    changes.change(connection, row, JobEvent.REQUEUE, attempt=0, **changes.NO_ERROR)
+
+
+def _is_described(connection: Connection, movie_id: int) -> bool:
+    header = select(movies.c.header).where(movies.c.movie_id == movie_id)
+    return connection.execute(header).scalar_one() is not None
+
+
+def _held_by_worker(job: Job) -> tuple[Any, Any]:
+    return jobs.c.state == JobState.RUNNING, jobs.c.worker_id == job.worker_id
+
+
+def _running(connection: Connection, job: Job) -> Row[Any]:
+    statement = select(jobs).where(jobs.c.job_id == job.job_id, *_held_by_worker(job))
+    row = connection.execute(statement).one_or_none()
+    if row is None:
+        raise _lost(job)
+    return row
+
+
+def _not_running(connection: Connection, job_id: int, verb: str) -> Row[Any]:
+    row = changes.job_row(connection, job_id)
+    if row.state == JobState.RUNNING:
+        raise TransitionError(f"job {job_id} is running; a person cannot {verb} it now")
+    return row
+
+
+def _lost(job: Job) -> WorkerLostError:
+    return WorkerLostError(
+        f"job {job.job_id} was taken away from worker {job.worker_id}: it had stopped beating"
+    )
+
+
+def _uncounted(row: Row[Any]) -> int:
+    """Leave out the attempt now running, if it was begun."""
+    attempt: int = row.attempt
+    return attempt - 1 if row.begun_at is not None else attempt

@@ -1,0 +1,256 @@
+"""Movies: added once, each with its two jobs; described later if need be; completed by supplied values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import Connection, insert, or_, select, update
+
+from komad.config import AcquisitionSettings
+from komad.errors import KomadError, ParameterError, StoreError
+from komad.model import Acquisition, Candidate, JobEvent, JobKind, JobState, Movie
+from komad.store import changes
+from komad.store.database import Database
+from komad.store.rows import HeldBy, acquisition_from, acquisition_values, movie_from, movie_values, now
+from komad.store.tables import jobs, movies, supplied
+
+Missing = Callable[[Acquisition, Mapping[str, Any]], str]
+"""(acquisition, processing) -> '' or the sentence that says which parameters are missing."""
+
+OUTPUT_SUFFIXES = ("_noDW", "_EVN", "_ODD", "_PS")
+"""Endings of output names: a movie called `a_PS` beside a movie `a` would write over its files."""
+
+
+class Movies(Database):
+    """What is known about each movie."""
+
+    def add_movie(self, movie: Movie, *, held: Mapping[JobKind, str] | None = None) -> Movie | None:
+        """Add a movie and its two jobs; None when this very file is known already.
+
+        The archive job is queued, or held when `held` gives a reason for it. The correct job waits for the archive;
+        a reason for it in `held` is the sentence that says which parameters are missing. A file that could not be
+        described before is taken up again in its old row.
+        """
+        reasons = held or {}
+        values = movie_values(movie) | {"missing": reasons.get(JobKind.CORRECT, "")}
+        with self.write() as connection:
+            if _is_known(connection, movie.path, movie.size_bytes, movie.mtime_ns, movie.fingerprint):
+                return None
+            movie_id = _undescribed(connection, movie.path)
+            if movie_id is None:
+                movie_id = _insert(
+                    connection, values, stem=movie.stem, archive_held=reasons.get(JobKind.ARCHIVE, "")
+                )
+            else:
+                connection.execute(update(movies).where(movies.c.movie_id == movie_id).values(values))
+                archive = changes.rows_of_movie(connection, movie_id)[JobKind.ARCHIVE]
+                event = JobEvent.RELEASE if archive.state == JobState.HELD else JobEvent.REQUEUE
+                changes.change(connection, archive, event, attempt=0, **changes.NO_ERROR)
+            changes.settle_correct(connection, movie_id)
+            return _movie(connection, movie_id)
+
+    def add_unreadable(self, candidate: Candidate, *, stem: str, error: KomadError) -> int | None:
+        """Add a file that could not be described, its archive job failed with `error`; None when it is known.
+
+        So it shows in every list, and a retry of its archive job has it described again (`to_describe`).
+        """
+        facts = {
+            "path": str(candidate.path),
+            "size_bytes": candidate.size_bytes,
+            "mtime_ns": candidate.mtime_ns,
+            "fingerprint": "",
+            "found_at": now(),
+        }
+        unknown: dict[str, Any] = {"acquisition": {}, "reference_files": {}, "processing": {}}
+        with self.write() as connection:
+            movie_id = _undescribed(connection, candidate.path)
+            if movie_id is None:
+                if _is_known(connection, candidate.path, candidate.size_bytes, candidate.mtime_ns):
+                    return None
+                movie_id = _insert(connection, facts | unknown, stem=stem, archive_held="cannot be read")
+            else:
+                connection.execute(update(movies).where(movies.c.movie_id == movie_id).values(facts))
+            archive = changes.rows_of_movie(connection, movie_id)[JobKind.ARCHIVE]
+            if archive.state == JobState.HELD:
+                changes.change(connection, archive, JobEvent.FAIL, error=error)
+            changes.settle_correct(connection, movie_id)
+            return movie_id
+
+    def to_describe(self) -> list[Candidate]:
+        """Files that a person wants tried again after they could not be described; their `folder` is -1."""
+        statement = (
+            select(movies.c.path, movies.c.size_bytes, movies.c.mtime_ns)
+            .join(jobs)
+            .where(movies.c.header.is_(None), jobs.c.kind == JobKind.ARCHIVE, jobs.c.state == JobState.HELD)
+        )
+        with self.read() as connection:
+            return [
+                Candidate(path=Path(path), size_bytes=size_bytes, mtime_ns=mtime_ns, folder=-1)
+                for path, size_bytes, mtime_ns in connection.execute(statement)
+            ]
+
+    def known_files(self) -> set[tuple[str, int, int]]:
+        """(path, size_bytes, mtime_ns) of every movie."""
+        with self.read() as connection:
+            rows = connection.execute(select(movies.c.path, movies.c.size_bytes, movies.c.mtime_ns))
+            return {(path, size_bytes, mtime_ns) for path, size_bytes, mtime_ns in rows}
+
+    def movie(self, movie_id: int) -> Movie:
+        """Return the movie.
+
+        Raises
+        ------
+        StoreError
+            There is none with this number, or it could not be described.
+        """
+        with self.read() as connection:
+            return _movie(connection, movie_id)
+
+    def find_movies(self, text: str, *, limit: int = 100) -> list[Movie]:
+        """Movies whose number, stem or path is `text`; if there is none, whose path contains it. Oldest first."""
+        exact = or_(movies.c.stem == text, movies.c.path == text)
+        if text.isdecimal():
+            exact = or_(exact, movies.c.movie_id == int(text))
+        described = (
+            select(movies).where(movies.c.header.is_not(None)).order_by(movies.c.movie_id).limit(limit)
+        )
+        with self.read() as connection:
+            rows = connection.execute(described.where(exact)).all()
+            if not rows:
+                rows = connection.execute(
+                    described.where(movies.c.path.contains(text, autoescape=True))
+                ).all()
+        return [movie_from(row) for row in rows]
+
+    def supply(self, values: Mapping[str, Any], *, movie_id: int | None, missing: Missing) -> int:
+        """Store values of the acquisition that a person knows, and let movies that waited for them go on.
+
+        For one movie they replace what was there; for all (`movie_id` None) they fill only what has no source yet, in
+        every movie that lacks parameters and in those still to come (`supplied_values`). Gives the number of movies
+        that changed.
+
+        Raises
+        ------
+        ParameterError
+            A name or a value is wrong.
+        """
+        checked = _checked(values)
+        which = movies.c.missing != "" if movie_id is None else movies.c.movie_id == movie_id
+        n_changed = 0
+        with self.write() as connection:
+            if movie_id is not None:
+                _movie(connection, movie_id)
+            connection.execute(insert(supplied).values(movie_id=movie_id, values=checked, at=now()))
+            for row in connection.execute(select(movies).where(which, movies.c.header.is_not(None))).all():
+                before = acquisition_from(row.acquisition)
+                after = _with_supplied(before, checked, overwrite=movie_id is not None)
+                if after == before:
+                    continue
+                changed = {
+                    "acquisition": acquisition_values(after),
+                    "missing": missing(after, row.processing),
+                }
+                connection.execute(update(movies).where(movies.c.movie_id == row.movie_id).values(changed))
+                changes.settle_correct(connection, row.movie_id)
+                n_changed += 1
+        return n_changed
+
+    def supplied_values(self) -> dict[str, Any]:
+        """Acquisition values supplied for all movies, the newest of each; for movies still to come."""
+        statement = (
+            select(supplied.c["values"]).where(supplied.c.movie_id.is_(None)).order_by(supplied.c.supplied_id)
+        )
+        merged: dict[str, Any] = {}
+        with self.read() as connection:
+            for values in connection.execute(statement).scalars():
+                merged |= values
+        return merged
+
+
+def _movie(connection: Connection, movie_id: int) -> Movie:
+    row = connection.execute(select(movies).where(movies.c.movie_id == movie_id)).one_or_none()
+    if row is None:
+        raise StoreError(f"there is no movie number {movie_id}; `komad jobs` lists them")
+    return movie_from(row)
+
+
+def _is_known(
+    connection: Connection, path: Path, size_bytes: int, mtime_ns: int, fingerprint: str | None = None
+) -> bool:
+    same = [movies.c.path == str(path), movies.c.size_bytes == size_bytes, movies.c.mtime_ns == mtime_ns]
+    if fingerprint is not None:
+        same.append(movies.c.fingerprint == fingerprint)
+    return connection.execute(select(movies.c.movie_id).where(*same)).first() is not None
+
+
+def _undescribed(connection: Connection, path: Path) -> int | None:
+    """Row of a file at `path` that could not be described."""
+    statement = select(movies.c.movie_id).where(movies.c.path == str(path), movies.c.header.is_(None))
+    return connection.execute(statement).scalar()
+
+
+def _insert(connection: Connection, values: Mapping[str, Any], *, stem: str, archive_held: str) -> int:
+    """Insert a movie and its two jobs, the correct job waiting for the archive."""
+    unique = {"stem": _unique_stem(connection, stem)}
+    movie_id: int = connection.execute(
+        insert(movies).values({**values, **unique}).returning(movies.c.movie_id)
+    ).scalar_one()
+    archive = {
+        "kind": JobKind.ARCHIVE,
+        "state": JobState.HELD if archive_held else JobState.QUEUED,
+        "reason": archive_held,
+        "held_by": HeldBy.PERSON if archive_held else "",
+    }
+    correct = {
+        "kind": JobKind.CORRECT,
+        "state": JobState.HELD,
+        "reason": changes.WAITING_FOR_ARCHIVE,
+        "held_by": HeldBy.ARCHIVE,
+    }
+    both = {"movie_id": movie_id, "created_at": now()}
+    connection.execute(insert(jobs), [archive | both, correct | both])
+    return movie_id
+
+
+def _unique_stem(connection: Connection, stem: str) -> str:
+    """Return `stem` without dots, with the first number that makes it unique: `a`, `a-2`, `a-3`."""
+    base = stem.replace(".", "_")
+    name, number = base, 1
+    while _is_taken(connection, name):
+        number += 1
+        name = f"{base}-{number}"
+    return name
+
+
+def _is_taken(connection: Connection, name: str) -> bool:
+    """Whether a movie has this stem, or outputs that would have the same name."""
+    clashes = [name, *(name + suffix for suffix in OUTPUT_SUFFIXES)]
+    clashes += [name.removesuffix(suffix) for suffix in OUTPUT_SUFFIXES if name.endswith(suffix)]
+    return connection.execute(select(movies.c.movie_id).where(movies.c.stem.in_(clashes))).first() is not None
+
+
+def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    known = {field.name for field in fields(Acquisition)} - {"sources"}
+    if not values:
+        raise ParameterError(f"no value is supplied; the names are {', '.join(sorted(known))}")
+    try:
+        settings = AcquisitionSettings.model_validate(dict(values))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        names = ", ".join(sorted(known))
+        raise ParameterError(
+            f"the supplied {place} is wrong: {problem['msg']}; the names are {names}"
+        ) from error
+    return settings.model_dump(include=set(values))
+
+
+def _with_supplied(acquisition: Acquisition, values: Mapping[str, Any], *, overwrite: bool) -> Acquisition:
+    used = {name: value for name, value in values.items() if overwrite or name not in acquisition.sources}
+    if not used:
+        return acquisition
+    return replace(acquisition, **used, sources={**acquisition.sources, **dict.fromkeys(used, "supplied")})

@@ -1,0 +1,197 @@
+"""Rows <-> the types of `komad.model`; times as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row
+
+from komad.errors import StoreError
+from komad.model import (
+    Acquisition,
+    Job,
+    JobKind,
+    JobState,
+    Movie,
+    MovieFormat,
+    MovieHeader,
+    ReferenceFile,
+    References,
+)
+
+
+class HeldBy(StrEnum):
+    """What has to happen before a held job goes on."""
+
+    ARCHIVE = "archive"
+    """Its movie's archive has to be done."""
+    PARAMETERS = "parameters"
+    """A value has to be supplied."""
+    DISK = "disk"
+    """Room has to be made; it goes on by itself."""
+    PERSON = "person"
+    """A person held it and releases it."""
+
+
+def now(delay_s: float = 0.0) -> str:
+    """UTC in `delay_s` seconds, as the tables write it."""
+    return (datetime.now(UTC) + timedelta(seconds=delay_s)).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerRow:
+    """A worker process as it registered and last beat."""
+
+    worker_id: str
+    boot_id: str
+    pid: int
+    device: str
+    beat: int
+    """Grows with every sign of life; its value means nothing else."""
+    activity: str
+    started_at: str
+    beat_at: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StackSumRow:
+    """Where a movie's stack sum lies and what it is like."""
+
+    file: str
+    """Name in the state directory's `stack_sums` folder."""
+    n_frames: int
+    ny: int
+    nx: int
+    dtype: str
+    mean: float
+    n_outliers: int
+    frame_means: bytes
+    """Little-endian float64, one per frame."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedMovie:
+    """A movie whose `correct` job is done."""
+
+    sequence: int
+    """Grows in the order of commit."""
+    movie_id: int
+    stem: str
+    summary: dict[str, Any]
+    """What the worker handed to `finish`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HistoryEntry:
+    """One change in the life of a job."""
+
+    at: str
+    event: str
+    state: str
+    attempt: int
+    worker_id: str
+    error_code: str
+    detail: str
+
+
+def movie_values(movie: Movie) -> dict[str, Any]:
+    """Columns of `movies`, without `movie_id`, `stem` and `missing`."""
+    return {
+        "path": str(movie.path),
+        "size_bytes": movie.size_bytes,
+        "mtime_ns": movie.mtime_ns,
+        "fingerprint": movie.fingerprint,
+        "header": asdict(movie.header),
+        "acquisition": acquisition_values(movie.acquisition),
+        "reference_files": _references_values(movie.references),
+        "processing": dict(movie.processing),
+        "found_at": movie.found_at,
+    }
+
+
+def acquisition_values(acquisition: Acquisition) -> dict[str, Any]:
+    """Plain values of an acquisition."""
+    return asdict(acquisition)
+
+
+def acquisition_from(values: Mapping[str, Any]) -> Acquisition:
+    """Turn plain values back into an acquisition."""
+    return Acquisition(**values)
+
+
+def movie_from(row: Row[Any]) -> Movie:
+    """Turn a row of `movies` into a movie.
+
+    Raises
+    ------
+    StoreError
+        The file could not be described when it was found, so there is no header.
+    """
+    if row.header is None:
+        raise StoreError(f"{row.path} could not be read when it was found; `komad show {row.stem}` says why")
+    return Movie(
+        movie_id=row.movie_id,
+        path=Path(row.path),
+        size_bytes=row.size_bytes,
+        mtime_ns=row.mtime_ns,
+        fingerprint=row.fingerprint,
+        stem=row.stem,
+        header=MovieHeader(**{**row.header, "format": MovieFormat(row.header["format"])}),
+        acquisition=acquisition_from(row.acquisition),
+        references=_references_from(row.reference_files),
+        processing=row.processing,
+        found_at=row.found_at,
+    )
+
+
+def job_from(row: Row[Any]) -> Job:
+    """Turn a row of `jobs` into a job."""
+    return Job(
+        job_id=row.job_id,
+        movie_id=row.movie_id,
+        kind=JobKind(row.kind),
+        state=JobState(row.state),
+        attempt=row.attempt,
+        suspect=row.suspect,
+        reason=row.reason,
+        worker_id=row.worker_id,
+        error_code=row.error_code,
+        error_message=row.error_message,
+    )
+
+
+def _references_values(references: References) -> dict[str, Any]:
+    def plain(file: ReferenceFile | None) -> dict[str, str] | None:
+        if file is None:
+            return None
+        return {"path": str(file.path), "original_path": str(file.original_path), "sha256": file.sha256}
+
+    return {
+        "gain": plain(references.gain),
+        "gain_rot": references.gain_rot,
+        "gain_flip": references.gain_flip,
+        "dark": plain(references.dark),
+        "defects": plain(references.defects),
+    }
+
+
+def _references_from(values: Mapping[str, Any]) -> References:
+    def file(value: Mapping[str, str] | None) -> ReferenceFile | None:
+        if value is None:
+            return None
+        return ReferenceFile(
+            path=Path(value["path"]), original_path=Path(value["original_path"]), sha256=value["sha256"]
+        )
+
+    return References(
+        gain=file(values["gain"]),
+        gain_rot=values["gain_rot"],
+        gain_flip=values["gain_flip"],
+        dark=file(values["dark"]),
+        defects=file(values["defects"]),
+    )

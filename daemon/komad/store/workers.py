@@ -1,0 +1,70 @@
+"""Worker processes: who lives, what it does, and what becomes of the jobs of one that is lost."""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, insert, select, update
+
+from komad.errors import KomadError
+from komad.model import Job, JobEvent, JobState
+from komad.store import changes
+from komad.store.database import Database
+from komad.store.jobs import apply_failure
+from komad.store.rows import WorkerRow, job_from, now
+from komad.store.tables import jobs, workers
+
+
+class Workers(Database):
+    """Leases: a worker has its jobs for as long as its row is there and its beat grows."""
+
+    def register_worker(self, worker_id: str, *, boot_id: str, pid: int, device: str) -> None:
+        """Enter a new worker; a worker id is never used twice."""
+        moment = now()
+        with self.write() as connection:
+            connection.execute(
+                insert(workers).values(
+                    worker_id=worker_id,
+                    boot_id=boot_id,
+                    pid=pid,
+                    device=device,
+                    activity="starting",
+                    started_at=moment,
+                    beat_at=moment,
+                )
+            )
+
+    def beat(self, worker_id: str, activity: str) -> bool:
+        """Show a sign of life; False when the worker was declared lost: it has to exit."""
+        values = {"beat": workers.c.beat + 1, "activity": activity, "beat_at": now()}
+        with self.write() as connection:
+            result = connection.execute(
+                update(workers).where(workers.c.worker_id == worker_id).values(values)
+            )
+            return result.rowcount == 1
+
+    def workers(self) -> list[WorkerRow]:
+        """All workers, by the time they started."""
+        with self.read() as connection:
+            rows = connection.execute(select(workers).order_by(workers.c.started_at, workers.c.worker_id))
+            return [WorkerRow(**row) for row in rows.mappings()]
+
+    def return_jobs(self, worker_id: str, error: KomadError, max_attempts: int) -> list[Job]:
+        """Take a lost worker's jobs away from it and remove it; gives the jobs as they then are.
+
+        A job that was begun has used an attempt. One that was only read ahead has not, but it is marked: from now on
+        it is processed alone, and then its reading counts too, so that a movie that kills its reader ends as well.
+        """
+        with self.write() as connection:
+            held = select(jobs).where(jobs.c.state == JobState.RUNNING, jobs.c.worker_id == worker_id)
+            rows = connection.execute(held).all()
+            for row in rows:
+                if row.begun_at is None:
+                    changes.change(connection, row, JobEvent.RETURN, error=error, suspect=True)
+                else:
+                    apply_failure(connection, row, error, max_attempts, suspect=True)
+            connection.execute(delete(workers).where(workers.c.worker_id == worker_id))
+            return [job_from(changes.job_row(connection, row.job_id)) for row in rows]
+
+    def remove_worker(self, worker_id: str) -> None:
+        """Remove a worker that ends as it should; it holds no job any more."""
+        with self.write() as connection:
+            connection.execute(delete(workers).where(workers.c.worker_id == worker_id))
