@@ -125,3 +125,9 @@ class InternalError(KomadError):
     """A fault of the program itself; the traceback is in the log."""
 
     code = "internal"
+
+
+class StarError(KomadError):
+    """A STAR file cannot be read, or values cannot be written into one."""
+
+    code = "star"

@@ -1,0 +1,4 @@
+"""Bytes to arrays and back: movies, archives, references, tables, atomic files. No science.
+
+`movies` is the door for everything a camera wrote; `mrcz`, `images`, `star` and `atomic` write.
+"""

@@ -1,0 +1,103 @@
+"""Files that are complete or absent: temporary name, fsync, replace, fsync of the folder."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from komad.errors import DiskFullError, OutputError
+
+TEMPORARY_PREFIX = ".komad-"
+"""Start of temporary names: the leading dot hides them from globs and watchers."""
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give an empty temporary file beside `path` to write to; it becomes `path` when the block ends well.
+
+    After any error in the block, or a crash, `path` is what it was before. When two write the same path, the last one
+    wins as a whole.
+
+    Raises
+    ------
+    DiskFullError
+        No space or quota is left.
+    OutputError
+        The folder is missing, read-only, or its file system is lost.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
+    try:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise _explained(path, error) from error
+    try:
+        _mark_in_use(descriptor)
+        yield temporary
+        os.fsync(descriptor)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _explained(path, error) from error
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file atomically. Errors as `atomic_file`."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file atomically. Errors as `atomic_file`."""
+    write_bytes(path, text.encode())
+
+
+def remove_leftovers(directory: Path) -> int:
+    """Remove temporary files that a crash left in `directory`; those being written now stay. Gives their number."""
+    removed = 0
+    for leftover in directory.glob(f"{TEMPORARY_PREFIX}*"):
+        with suppress(OSError):
+            descriptor = os.open(leftover, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+                leftover.unlink()
+                removed += 1
+            finally:
+                os.close(descriptor)
+    return removed
+
+
+def _mark_in_use(descriptor: int) -> None:
+    # The kernel drops the lock when the writer dies. File systems without locks keep their leftovers.
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some network file systems cannot, and need not
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _explained(path: Path, error: OSError) -> DiskFullError | OutputError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFullError(f"cannot write {path}: {error.strerror}; free space in {path.parent}")
+    place = (
+        "" if error.filename is None or Path(error.filename).parent == path.parent else f" ({error.filename})"
+    )
+    return OutputError(f"cannot write {path}: {error.strerror or error}{place}")

@@ -1,0 +1,134 @@
+"""Single pictures: gain, dark and defect references in, micrographs out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import numpy.typing as npt
+
+from komad import __version__
+from komad.errors import MovieError, OutputError, ReferenceError  # noqa: A004 - the field's word
+from komad.formats.atomic import atomic_file
+from komad.formats.movies import open_movie
+from komad.formats.mrc import MrcReader
+from komad.formats.reader import MovieReader
+from komad.formats.source import SourceFile, explained
+
+MAX_TEXT_BYTES = 1 << 20
+"""A list of defect boxes is not longer."""
+
+
+def read_image(path: Path) -> npt.NDArray[np.float32]:
+    """Read a gain or dark reference (MRC, MRCZ or TIFF with one picture) as (ny, nx) float32 in MRC row order.
+
+    An MRC whose header counts more pictures than its length has room for is taken as the one picture that it holds:
+    Direct Electron's gain references claim nz = 32766.
+
+    Raises
+    ------
+    ReferenceError
+        The file is missing, damaged, no picture, or holds several.
+    """
+    try:
+        with open_movie(path) as reader:
+            if reader.header.n_frames > 1 and not _holds_one_picture(reader):
+                raise ReferenceError(
+                    f"{path} holds {reader.header.n_frames} pictures; a reference is a single one"
+                )
+            if reader.header.n_frames == 1:
+                reader.check_complete()
+            return reader.read_frame(0).astype(np.float32)
+    except MovieError as error:
+        raise ReferenceError(f"the reference cannot be used: {error}") from error
+
+
+def _holds_one_picture(reader: MovieReader) -> bool:
+    return isinstance(reader, MrcReader) and reader.frames_in_file == 1
+
+
+def read_defects(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Read which pixels of a frame (ny, nx) are defect, in MRC row order.
+
+    A defect map is a picture whose non-zero pixels are bad; its shape must be `shape`. A text file lists one box per
+    line, `x y width height` in pixels from 0 (as MotionCor2 and RELION read it); `#` begins a comment.
+
+    Raises
+    ------
+    ReferenceError
+        The file is missing, is neither, or does not fit the frames.
+    """
+    text = _text(path)
+    if text is not None:
+        return _boxes(text, path, shape)
+    image = read_image(path)
+    if image.shape != shape:
+        raise ReferenceError(
+            f"the defect map {path} has {image.shape[1]} x {image.shape[0]} pixels, the frames {shape[1]} x {shape[0]}"
+        )
+    return image != 0
+
+
+def write_mrc(
+    path: Path,
+    image: npt.NDArray[np.float32],  # (ny, nx)
+    *,
+    pixel_size_angstrom: float | None,
+    float16: bool = False,
+) -> None:
+    """Write a picture as MRC mode 2, or mode 12 (16-bit float), with its statistics in the header.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written, or values are too large for 16 bits.
+    DiskFullError
+        No space is left.
+    """
+    stored = image.astype(np.float16 if float16 else np.float32, copy=False)
+    if float16 and np.isinf(stored).any() and np.isfinite(image).all():
+        raise OutputError(
+            f"cannot write {path}: values up to {np.abs(image).max():g} do not fit into 16-bit floats"
+        )
+    with atomic_file(path) as temporary, mrcfile.new(temporary, overwrite=True) as mrc:
+        mrc.set_data(stored)
+        mrc.voxel_size = pixel_size_angstrom or 0.0
+        mrc.header.nlabl = 0
+        mrc.add_label(f"komad {__version__}")
+
+
+def _text(path: Path) -> str | None:
+    """The content, if it is text."""
+    try:
+        with explained(path), SourceFile(path) as source:
+            raw = source.read(0, MAX_TEXT_BYTES)
+    except MovieError as error:
+        raise ReferenceError(f"the defects cannot be used: {error}") from error
+    if b"\0" in raw:
+        return None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _boxes(text: str, path: Path, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    defects = np.zeros(shape, dtype=np.bool_)
+    ny, nx = shape
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        try:
+            x, y, width, height = (int(word) for word in words)
+        except ValueError:
+            raise ReferenceError(
+                f"{path}, line {number}: '{line.strip()}' is no box `x y width height`"
+            ) from None
+        if min(x, y) < 0 or min(width, height) < 1 or x + width > nx or y + height > ny:
+            raise ReferenceError(
+                f"{path}, line {number}: the box '{line.strip()}' does not lie inside frames of {nx} x {ny} pixels"
+            )
+        defects[y : y + height, x : x + width] = True
+    return defects

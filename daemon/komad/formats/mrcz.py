@@ -1,0 +1,331 @@
+"""MRCZ: an MRC file whose frames are blosc chunks, with JSON metadata. The archive.
+
+Sources: McLeod, Diogo Righetto, Stewart, Stahlberg 2018 (J. Struct. Biol. 201, 252), sections 2 and 3, and what
+python-mrcz 0.6 writes: `1000 * codec + mode` in the mode field, one c-blosc 1 chunk per frame one after the other,
+JSON in the extended header. The paper puts the JSON behind the data; it is read from there too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import blosc
+import numpy as np
+import numpy.typing as npt
+
+from komad import __version__
+from komad.errors import ArchiveError, MovieError, MovieTruncatedError
+from komad.formats.atomic import atomic_file
+from komad.formats.mrc import CODECS, HEADER_BYTES, MrcLayout, build_header, parse_header
+from komad.formats.reader import MovieReader
+from komad.formats.source import SourceFile, map_in_order
+from komad.model import MovieFormat
+
+BLOCK_BYTES = 1 << 20
+"""Counts are smallest and fastest with this blosc block size (measured from 16 KiB to 4 MiB); also the paper's."""
+CHUNK_HEADER = struct.Struct("<4B3I")
+"""Version, codec version, flags, item size; bytes decoded, block size, bytes of the chunk with this header."""
+BLOSC_1 = 2
+"""Chunk version of c-blosc 1."""
+MODES = {"int8": 0, "uint8": 0, "int16": 1, "float32": 2, "uint16": 6, "int32": 7, "uint32": 8}
+"""Type -> mode. uint8 is mode 0 with IMOD's mark for unsigned bytes: other readers see the same bits as int8."""
+LABELS = ("MRCZ0.6.0", f"komad {__version__}")
+"""The first label is the version of python-mrcz whose layout this is: readers decide by it how to read."""
+CHECKSUMS = "frame_crc32"
+"""Metadata key: CRC-32 of each chunk. Blosc itself does not notice every damage."""
+
+
+def write_mrcz(
+    path: Path,
+    frames: npt.NDArray[Any],  # (n_frames, ny, nx)
+    *,
+    pixel_size_angstrom: float | None,
+    voltage_kv: float | None,
+    cs_mm: float,
+    metadata: Mapping[str, Any],
+    codec: str = "zstd",
+    level: int = 1,
+    on_frame: Callable[[int], None] | None = None,
+) -> None:
+    """Write frames, then read the file back from disk and compare every pixel, before it appears under its name.
+
+    Frames are int8, uint8, int16, uint16, int32, uint32 or float32; float16 is stored as float32, which the metadata
+    then says. `metadata` gains the keys `dtype`, `frame_crc32` and, where it differs, `source_dtype`. `on_frame` is
+    called with the index of each frame that was written.
+
+    Raises
+    ------
+    ArchiveError
+        The frames or the metadata cannot be archived, or the file did not read back the same; no file is left.
+    DiskFullError, OutputError
+        The file cannot be written.
+    """
+    stored = np.dtype("float32") if frames.dtype == np.float16 else frames.dtype
+    described = {**metadata, "dtype": stored.name}
+    if stored != frames.dtype:
+        described["source_dtype"] = frames.dtype.name
+    # The metadata lie before the chunks but tell their checksums: room for the longest text is left, and what of it is
+    # not needed filled with spaces, which JSON allows.
+    reserved = len(_to_json(path, {**described, CHECKSUMS: [2**32 - 1] * len(frames)}))
+    layout = _layout(path, frames.shape, stored, pixel_size_angstrom, codec, reserved)
+    _set_up_blosc()
+    with atomic_file(path) as temporary:
+        with temporary.open("r+b") as file:
+            file.seek(layout.data_offset)
+            chunks = _write_chunks(file, frames, stored, codec=codec, level=level, on_frame=on_frame)
+            header = build_header(layout, statistics=_statistics(chunks), labels=LABELS)
+            # Bytes 132 to 151 as python-mrcz uses them: kV, mm, counts per electron, length of all chunks.
+            packed_bytes = file.tell() - layout.data_offset
+            struct.pack_into("<3fq", header, 132, voltage_kv or 0.0, cs_mm, 1.0, packed_bytes)
+            file.seek(0)
+            file.write(header)
+            file.write(
+                _to_json(path, {**described, CHECKSUMS: [chunk.crc32 for chunk in chunks]}).ljust(reserved)
+            )
+            file.flush()
+            os.fsync(file.fileno())
+            # Out of the page cache, so that the comparison sees the disk.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        _verify(temporary, path, frames)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Metadata of an MRCZ file, from its extended header or from behind its data; empty when it has none.
+
+    Raises
+    ------
+    MovieError
+        The file is no MRCZ, or its metadata are damaged.
+    """
+    with SourceFile(path) as source:
+        return MrczReader(source).metadata
+
+
+class MrczReader(MovieReader):
+    """An MRCZ movie: any frame is found through an index walked from chunk to chunk."""
+
+    def __init__(self, source: SourceFile) -> None:
+        self._layout = parse_header(source.read(0, HEADER_BYTES), source.path)
+        super().__init__(source, self._layout.header(MovieFormat.MRCZ))
+        _set_up_blosc()
+
+    @cached_property
+    def chunks(self) -> list[tuple[int, int]]:
+        """(offset, length) of each frame's chunk.
+
+        Raises
+        ------
+        MovieTruncatedError
+            The file ends before the last chunk does.
+        MovieError
+            A chunk has another size than the header says, or is of a kind that cannot be read.
+        """
+        return list(self._walk())
+
+    def _walk(self) -> Iterator[tuple[int, int]]:
+        offset = self._layout.data_offset
+        for index in range(self._layout.n_frames):
+            raw = self._source.read(offset, CHUNK_HEADER.size)
+            if len(raw) < CHUNK_HEADER.size:
+                raise MovieTruncatedError(
+                    f"{self.path} holds {index} of {self._layout.n_frames} frames and ends at byte {offset + len(raw)}"
+                )
+            length = self._chunk_length(raw, index, offset)
+            if offset + length > self._source.size_bytes:
+                raise MovieTruncatedError(
+                    f"{self.path} holds {index} of {self._layout.n_frames} frames: "
+                    f"{offset + length - self._source.size_bytes} bytes of the next one are missing"
+                )
+            yield offset, length
+            offset += length
+
+    def _chunk_length(self, chunk: bytes, index: int, offset: int) -> int:
+        version, _, _, _, decoded, _, length = CHUNK_HEADER.unpack_from(chunk)
+        if version != BLOSC_1 or decoded != self._layout.frame_bytes or length < CHUNK_HEADER.size:
+            raise MovieError(
+                f"{self.path}: {self.frame_name(index)} is damaged: the blosc header at byte {offset} says version "
+                f"{version} (must be {BLOSC_1}), {decoded} bytes decoded (must be {self._layout.frame_bytes}) and "
+                f"{length} bytes encoded"
+            )
+        return int(length)
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """The JSON object in the extended header, else the one behind the last frame, else empty."""
+        raw = b""
+        if self._layout.has_json:
+            raw = self._source.read(HEADER_BYTES, self._layout.extended_bytes)
+            return _parse_json(raw, self.path, HEADER_BYTES)
+        end = sum(self.chunks[-1])
+        raw = self._source.read(end, self._source.size_bytes - end).strip(b" \t\r\n\0")
+        return _parse_json(raw, self.path, end) if raw.startswith(b"{") else {}
+
+    @cached_property
+    def _checksums(self) -> list[int] | None:
+        checksums = self.metadata.get(CHECKSUMS)
+        return checksums if isinstance(checksums, list) and len(checksums) == self.header.n_frames else None
+
+    def check_complete(self) -> None:
+        """Walk all chunks."""
+        assert len(self.chunks) == self._layout.n_frames
+        assert self.metadata is not None
+
+    def read_part(self, index: int, part: int, n_parts: int, out: npt.NDArray[Any]) -> None:  # noqa: ARG002 - whole
+        """Check and decode one chunk straight into `out`, or unpack it."""
+        layout = self._layout
+        offset, length = self.chunks[index]
+        chunk = self._source.read(offset, length)
+        # Blosc believes the sizes in its header: they must be the right ones at this moment, not only in the index.
+        if len(chunk) < length or self._chunk_length(chunk, index, offset) != length:
+            raise MovieTruncatedError(f"{self.path}: {self.frame_name(index)} has changed or ends early")
+        if self._checksums is not None and zlib.crc32(chunk) != self._checksums[index]:
+            raise MovieError(
+                f"{self.path}: {self.frame_name(index)} is damaged: the checksum of bytes {offset} to "
+                f"{offset + length - 1} is not the one in the metadata"
+            )
+        target = out if layout.is_direct else np.empty(layout.frame_bytes, dtype=np.uint8)
+        try:
+            blosc.decompress_ptr(chunk, target.ctypes.data)
+        except blosc.blosc_extension.error as error:
+            raise MovieError(
+                f"{self.path}: {self.frame_name(index)} is damaged: the blosc chunk at byte {offset} cannot be decoded"
+            ) from error
+        if layout.is_direct:
+            layout.restore_order(out)
+        else:
+            layout.unpack(target, out)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Chunk:
+    data: bytes
+    crc32: int
+    minimum: float
+    maximum: float
+    mean: float
+
+
+def _write_chunks(
+    file: BinaryIO,
+    frames: npt.NDArray[Any],
+    stored: np.dtype[Any],
+    *,
+    codec: str,
+    level: int,
+    on_frame: Callable[[int], None] | None,
+) -> list[_Chunk]:
+    """Compress in parallel and write in order; the result keeps all but the data."""
+
+    def compress(index: int) -> _Chunk:
+        frame = np.ascontiguousarray(frames[index], dtype=stored)
+        data = blosc.compress_ptr(
+            frame.ctypes.data, frame.size, frame.itemsize, clevel=level, shuffle=blosc.BITSHUFFLE, cname=codec
+        )
+        return _Chunk(
+            data=data,
+            crc32=zlib.crc32(data),
+            minimum=float(frame.min()),
+            maximum=float(frame.max()),
+            mean=float(frame.mean(dtype=np.float64)),
+        )
+
+    written = []
+    with closing(map_in_order(compress, len(frames))) as chunks:
+        for index, chunk in enumerate(chunks):
+            file.write(chunk.data)
+            written.append(replace(chunk, data=b""))
+            if on_frame is not None:
+                on_frame(index)
+    return written
+
+
+def _statistics(chunks: list[_Chunk]) -> tuple[float, float, float]:
+    return (
+        min(chunk.minimum for chunk in chunks),
+        max(chunk.maximum for chunk in chunks),
+        sum(chunk.mean for chunk in chunks) / len(chunks),
+    )
+
+
+def _verify(temporary: Path, path: Path, frames: npt.NDArray[Any]) -> None:
+    def compare(index: int) -> bool:
+        frame = np.ascontiguousarray(frames[index], dtype=reader.header.dtype)
+        return np.array_equal(reader.read_frame(index).view(np.uint8), frame.view(np.uint8))
+
+    try:
+        with MrczReader(SourceFile(temporary)) as reader:
+            reader.check_complete()
+            with closing(map_in_order(compare, len(frames))) as same:
+                wrong = [index + 1 for index, is_same in enumerate(same) if not is_same]
+    except MovieError as error:
+        raise ArchiveError(f"the archive {path} cannot be read back after writing: {error}") from error
+    if wrong:
+        raise ArchiveError(
+            f"the archive {path} does not read back as written: frames {wrong} (counted from 1) differ"
+        )
+
+
+def _layout(
+    path: Path,
+    shape: tuple[int, ...],
+    stored: np.dtype[Any],
+    pixel_size_angstrom: float | None,
+    codec: str,
+    extended_bytes: int,
+) -> MrcLayout:
+    if len(shape) != 3 or min(shape) < 1:
+        raise ArchiveError(f"cannot archive {path}: frames of shape {shape}; needed is (n_frames, ny, nx)")
+    if stored.name not in MODES:
+        raise ArchiveError(
+            f"cannot archive {path}: pixels of type {stored.name}; possible are {', '.join(MODES)}"
+        )
+    layout = MrcLayout(
+        byte_order="<",
+        mode=MODES[stored.name],
+        codec=CODECS[codec],
+        n_frames=shape[0],
+        ny=shape[1],
+        nx=shape[2],
+        is_unsigned=stored.name == "uint8",
+        extended_bytes=extended_bytes,
+        has_json=True,
+        pixel_size_angstrom=pixel_size_angstrom,
+    )
+    if layout.frame_bytes > blosc.MAX_BUFFERSIZE:
+        raise ArchiveError(
+            f"cannot archive {path}: a frame has {layout.frame_bytes} bytes, blosc's limit is {blosc.MAX_BUFFERSIZE}"
+        )
+    return layout
+
+
+def _to_json(path: Path, metadata: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(metadata, allow_nan=False).encode("ascii")
+    except (TypeError, ValueError) as error:
+        raise ArchiveError(f"cannot archive {path}: its metadata are no JSON: {error}") from error
+
+
+def _parse_json(raw: bytes, path: Path, offset: int) -> dict[str, Any]:
+    try:
+        metadata = json.loads(raw)
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise MovieError(f"{path}: the JSON metadata at byte {offset} are damaged: {error}") from error
+    if not isinstance(metadata, dict):
+        raise MovieError(f"{path}: the JSON metadata at byte {offset} are no object")
+    return metadata
+
+
+def _set_up_blosc() -> None:
+    # Blosc keeps these per process: frames run in parallel, so each call has one thread and frees the interpreter.
+    blosc.set_nthreads(1)
+    blosc.set_releasegil(True)
+    blosc.set_blocksize(BLOCK_BYTES)

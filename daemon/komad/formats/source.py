@@ -1,0 +1,129 @@
+"""A file from the camera, read at any place by many threads, and the pool that decodes it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from komad.arrays import thread_count, thread_pool
+from komad.errors import MovieError, MovieMissingError
+
+GONE = frozenset(
+    {
+        errno.ENOENT,
+        errno.ESTALE,
+        errno.EIO,
+        errno.ENOTCONN,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ETIMEDOUT,
+    }
+)
+"""What a lost file or a lost network mount says; a retry can help."""
+
+T = TypeVar("T")
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn errors of the operating system into movie errors that name the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in GONE:
+            raise MovieMissingError(
+                f"{path} cannot be read: {error.strerror}; the file is gone or its file system is not there"
+            ) from error
+        raise MovieError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+class SourceFile:
+    """A regular file open for reading at any offset, from any thread (no shared position, no memory map).
+
+    Raises
+    ------
+    MovieMissingError
+        The file or its file system is gone.
+    MovieError
+        It cannot be opened, or is not a regular file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with explained(path):
+            # Not blocking: a named pipe in the folder must not stop the thread that looks at it.
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(self._descriptor)
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            raise MovieError(f"{path} is {kind}; name a movie or image file")
+        self.size_bytes = status.st_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; no thread may still read."""
+        os.close(self._descriptor)
+
+    def read_into(self, array: npt.NDArray[Any], offset: int) -> int:
+        """Fill a C-contiguous array from the bytes at `offset`; the count is smaller at the end of the file only."""
+        view = array.reshape(-1).view(np.uint8).data
+        done = 0
+        with explained(self.path):
+            while done < len(view):
+                count = os.preadv(self._descriptor, [view[done:]], offset + done)
+                if count == 0:
+                    break
+                done += count
+        return done
+
+    def read(self, offset: int, n_bytes: int) -> bytes:
+        """Bytes at `offset`; fewer at the end of the file only."""
+        parts = []
+        with explained(self.path):
+            while n_bytes > 0:
+                part = os.pread(self._descriptor, n_bytes, offset)
+                if not part:
+                    break
+                parts.append(part)
+                offset += len(part)
+                n_bytes -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def map_in_order(task: Callable[[int], T], count: int) -> Generator[T, None, None]:
+    """Give `task(0)`, `task(1)`, ... in this order, computed on the process's thread pool.
+
+    Only a few tasks run ahead of the consumer, so memory stays bounded. Wrap it in `contextlib.closing`: when the
+    consumer stops early or a task fails, no task is running any more after the generator is closed. Must not be
+    called from a thread of that pool (it would wait for itself).
+    """
+    window = 2 * thread_count()
+    pending: deque[Future[T]] = deque()
+    try:
+        for index in range(count):
+            pending.append(thread_pool().submit(task, index))
+            if len(pending) >= window:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        wait([future for future in pending if not future.cancel()])
