@@ -3,6 +3,7 @@
 from komad.simulate.movie import SimulatedMovie, simulate_movie
 from komad.simulate.spec import MovieSpec
 from komad.simulate.truth import MotionTruth, read_truth, write_truth
+from komad.simulate.write import write_movie
 
 __all__ = [
     "MotionTruth",
@@ -10,5 +11,6 @@ __all__ = [
     "SimulatedMovie",
     "read_truth",
     "simulate_movie",
+    "write_movie",
     "write_truth",
 ]

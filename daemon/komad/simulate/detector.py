@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -20,7 +21,7 @@ CLUSTER_PIXELS = (2, 12)
 HOT_CHANGE = 0.1
 """Part of the hot spots that is exchanged from one movie to the next."""
 COUNTING_ROWS = 128
-"""Rows drawn at a time: keeps the 64-bit intermediates in the cache."""
+"""Rows drawn at a time: keeps the uniform numbers in the cache."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,12 +87,28 @@ def count(
     rng: np.random.Generator,
     *,
     max_count: int,
-    out: npt.NDArray[np.uint8] | npt.NDArray[np.uint16],  # (ny, nx)
+    out: npt.NDArray[np.uint8 | np.uint16],  # (ny, nx)
 ) -> None:
     """Draw Poisson counts into `out`, saturating at `max_count`."""
     for start in range(0, len(expected), COUNTING_ROWS):
         rows = slice(start, start + COUNTING_ROWS)
-        out[rows] = np.minimum(rng.poisson(expected[rows]), max_count)
+        _invert(rng.random(expected[rows].shape), expected[rows], max_count, out[rows])
+
+
+@numba.njit(nogil=True, cache=True)  # Generator.poisson keeps the interpreter lock
+def _invert(uniform: FloatArray, expected: FloatArray, max_count: int, out: npt.NDArray[Any]) -> None:
+    """Poisson counts by inversion: the smallest n whose cumulative probability reaches the uniform number."""
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            mean = np.float64(expected[y, x])
+            probability = np.exp(-mean)
+            cumulative = probability
+            n = 0
+            while uniform[y, x] > cumulative and n < max_count:
+                n += 1
+                probability *= mean / n
+                cumulative += probability
+            out[y, x] = n
 
 
 def _response(spec: MovieSpec, rng: np.random.Generator) -> npt.NDArray[np.float32]:

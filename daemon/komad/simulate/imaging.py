@@ -64,7 +64,13 @@ def transfer(spec: MovieSpec, shape: tuple[int, int]) -> npt.NDArray[np.float32]
         amplitude_contrast=spec.amplitude_contrast,
     )
     envelope = np.exp(-spec.b_factor_angstrom2 / 4.0 * np.square(k))
-    total = 2.0 * interaction_rad_per_v_angstrom(spec.voltage_kv) * ctf * envelope * modulation_transfer(spec.mtf, radius)
+    total = (
+        2.0
+        * interaction_rad_per_v_angstrom(spec.voltage_kv)
+        * ctf
+        * envelope
+        * modulation_transfer(spec.mtf, radius)
+    )
     if ny % 2 == 0:
         total[ny // 2] = 0.0
     if nx % 2 == 0:

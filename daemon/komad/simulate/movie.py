@@ -18,7 +18,7 @@ from komad.simulate.truth import MotionTruth, draw_motion
 class SimulatedMovie:
     """Counts as a camera would write them, and everything that is true about them."""
 
-    frames: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+    frames: npt.NDArray[np.uint8 | np.uint16]
     """(n_frames, ny, nx), MRC row order."""
     truth: MotionTruth
     detector: Detector
@@ -51,7 +51,7 @@ def simulate_movie(
     detector = detector or build_detector(spec)
     scene = build_scene(spec, truth)
     beam = illumination(spec) * np.float32(spec.dose_e_per_px_frame)
-    frames: npt.NDArray[np.uint8] | npt.NDArray[np.uint16] = np.empty((spec.n_frames, *spec.shape), spec.dtype)
+    frames = np.empty((spec.n_frames, *spec.shape), spec.dtype)
 
     def expose(frame: int) -> None:
         electrons = scene.contrast(frame)

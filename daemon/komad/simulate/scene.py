@@ -104,7 +104,9 @@ def _particles(spec: MovieSpec, truth: MotionTruth, hole: Hole | None) -> Sprite
         centres = centres[hole.film(*centres.T) == 0.0]
     box = particle_box(spec)
     n_views = max(1, min(spec.n_orientations, len(centres)))
-    spectra = potential_spectra(spec.specimen, n_views, box, spec.pixel_size_angstrom) * transfer(spec, (box, box))
+    spectra = potential_spectra(spec.specimen, n_views, box, spec.pixel_size_angstrom) * transfer(
+        spec, (box, box)
+    )
     return Sprites(
         spectra=spectra, picture=rng.integers(0, n_views, len(centres)), centres_px=centres, damaged=True
     )

@@ -13,6 +13,8 @@ from komad.errors import ParameterError
 Specimen = Literal["apoferritin", "chain", "ice"]
 Mtf = Literal["k3", "falcon4"]
 
+MAX_E_PER_PX_FRAME = 300
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MovieSpec:
@@ -35,7 +37,7 @@ class MovieSpec:
     b_factor_angstrom2: float = 60.0
     """Envelope exp(-B k²/4) of specimen and optics."""
     specimen: Specimen = "apoferritin"
-    """`chain` is a single 20 kDa ferritin chain: the weakest signal that is still a specimen. `ice` is nothing at all."""
+    """`chain` is one 20 kDa ferritin chain: the weakest signal that is still a specimen. `ice` is nothing at all."""
     particles_per_um2: float | None = None
     """Particles per µm²; None is what a good grid has: 2500 apoferritin or 10000 chains."""
     n_orientations: int = 24
@@ -65,11 +67,20 @@ class MovieSpec:
     def __post_init__(self) -> None:
         """Refuse what cannot be simulated."""
         if min(self.n_frames, self.ny, self.nx) < 1:
-            raise ParameterError(f"a movie of {self.n_frames} x {self.ny} x {self.nx} has no pixels; give positive sizes")
-        if not 0 < self.dose_per_frame or not 0 < self.pixel_size_angstrom:
+            raise ParameterError(
+                f"a movie of {self.n_frames} x {self.ny} x {self.nx} has no pixels; give positive sizes"
+            )
+        if min(self.dose_per_frame, self.pixel_size_angstrom) <= 0:
             raise ParameterError("dose_per_frame and pixel_size_angstrom must be positive")
+        if self.dose_e_per_px_frame > MAX_E_PER_PX_FRAME:
+            raise ParameterError(
+                f"{self.dose_e_per_px_frame:.3g} electrons per pixel and frame cannot be counted; "
+                f"stay below {MAX_E_PER_PX_FRAME}"
+            )
         if not 100 <= self.voltage_kv <= 300:
-            raise ParameterError(f"radiation damage is known from 100 to 300 kV, not at {self.voltage_kv:g} kV")
+            raise ParameterError(
+                f"radiation damage is known from 100 to 300 kV, not at {self.voltage_kv:g} kV"
+            )
         if not 1 <= self.max_count <= 65535:
             raise ParameterError(f"max_count must lie in 1..65535, not {self.max_count}")
 
@@ -95,10 +106,12 @@ class MovieSpec:
         return 1e-8 * (usual if self.particles_per_um2 is None else self.particles_per_um2)
 
     def frame_dose(self) -> npt.NDArray[np.float64]:
-        """(n_frames,) exposure in the middle of each frame, e/Å²: the moment at which motion and damage are evaluated."""
-        return self.pre_exposure + self.dose_per_frame * (np.arange(self.n_frames) + 0.5)
+        """(n_frames,) exposure in the middle of each frame, e/Å²: the moment that motion and damage are taken at."""
+        return self.pre_exposure + self.dose_per_frame * (np.arange(self.n_frames, dtype=np.float64) + 0.5)
 
     def random(self, *stream: int | str) -> np.random.Generator:
         """Independent generator for a named part of the simulation."""
-        words = [int.from_bytes(part.encode(), "little") if isinstance(part, str) else part for part in stream]
+        words = [
+            int.from_bytes(part.encode(), "little") if isinstance(part, str) else part for part in stream
+        ]
         return np.random.default_rng([self.seed, *words])

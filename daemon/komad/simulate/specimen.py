@@ -107,7 +107,9 @@ def contrast_factor(element: str, frequency: FloatArray) -> FloatArray:
 
 
 @cache
-def potential_spectra(name: str, n_views: int, box: int, pixel_size_angstrom: float) -> npt.NDArray[np.complex64]:
+def potential_spectra(
+    name: str, n_views: int, box: int, pixel_size_angstrom: float
+) -> npt.NDArray[np.complex64]:
     """Spectra of the projected potential of a molecule in random views (the same ones for all movies).
 
     Returns
@@ -119,7 +121,9 @@ def potential_spectra(name: str, n_views: int, box: int, pixel_size_angstrom: fl
     rotations = Rotation.from_quat(np.random.default_rng(0).normal(size=(n_views, 4))).as_matrix()
     k = rfft_radius((box, box)) / pixel_size_angstrom
     factors = {
-        element: (POTENTIAL_V_ANGSTROM2 / pixel_size_angstrom**2 * contrast_factor(element, k)).astype(np.float32)
+        element: (POTENTIAL_V_ANGSTROM2 / pixel_size_angstrom**2 * contrast_factor(element, k)).astype(
+            np.float32
+        )
         for element in np.unique(atoms.elements)
     }
 
@@ -136,7 +140,7 @@ def potential_spectra(name: str, n_views: int, box: int, pixel_size_angstrom: fl
 
 
 def _point_spectrum(yx: FloatArray, box: int) -> npt.NDArray[np.complex64]:
-    """Transform of unit points at (y, x) from the centre: linear spreading on a grid twice as fine, undone after the FFT."""
+    """Transform of unit points at (y, x) from the centre: spread linearly on a grid twice as fine, corrected after."""
     fine = 2 * box
     position = 2.0 * (yx + box // 2)
     corner = np.floor(position).astype(np.int64)

@@ -31,8 +31,8 @@ LOCAL_EARLY_PART = 0.7
 """Of the local motion at LOCAL_END_DOSE; the rest grows evenly with dose."""
 LOCAL_END_DOSE = 30.0
 
-# Spatial terms P_i(y) P_j(x) of Legendre polynomials over the field, with the RMS amplitude (Å, per axis) at LOCAL_END_DOSE.
-# Third order is below what RELION's model can show; a little is assumed. No constant term: the field's mean is global.
+# Spatial terms P_i(y) P_j(x) of Legendre polynomials over the field, with the RMS amplitude (Å, per axis) at
+# LOCAL_END_DOSE. RELION's model has no third order; a little is assumed. No constant term: the field's mean is global.
 LOCAL_ANGSTROM: Mapping[tuple[int, int], float] = {
     (0, 1): 1.55, (1, 0): 1.63, (0, 2): 0.70, (1, 1): 1.50, (2, 0): 0.84,
     (0, 3): 0.25, (1, 2): 0.25, (2, 1): 0.25, (3, 0): 0.25,
@@ -83,7 +83,9 @@ def draw_motion(spec: MovieSpec) -> MotionTruth:
     whole = spec.global_motion * _global_angstrom(dose, rng)
     local = spec.local_motion * _local_angstrom(dose, rng)
     return MotionTruth(
-        shape=spec.shape, global_px=whole / spec.pixel_size_angstrom, local_px=local / spec.pixel_size_angstrom
+        shape=spec.shape,
+        global_px=whole / spec.pixel_size_angstrom,
+        local_px=local / spec.pixel_size_angstrom,
     )
 
 
@@ -147,4 +149,6 @@ def read_truth(path: Path) -> MotionTruth:
             shape=(ny, nx), global_px=np.array(document["global_px"]), local_px=np.array(document["local_px"])
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise ParameterError(f"{path} is not the truth of a simulated movie ({error}); name a *_truth.json") from error
+        raise ParameterError(
+            f"{path} is not the truth of a simulated movie ({error}); name a *_truth.json"
+        ) from error

@@ -1,0 +1,120 @@
+"""Write movies as cameras do: MRC of 8, 16 and 4 bits, and TIFF with LZW."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from komad.errors import ParameterError
+
+Frames = npt.NDArray[np.uint8 | np.uint16]
+MovieFileFormat = Literal["mrc", "mrc-uint16", "mrc-4bit", "tiff-lzw"]
+
+SUFFIX: dict[MovieFileFormat, str] = {
+    "mrc": ".mrc",
+    "mrc-uint16": ".mrc",
+    "mrc-4bit": ".mrc",
+    "tiff-lzw": ".tif",
+}
+MRC_MODE: dict[MovieFileFormat, int] = {"mrc": 0, "mrc-uint16": 6, "mrc-4bit": 101}
+LARGEST_COUNT: dict[MovieFileFormat, int] = {
+    "mrc": 255,
+    "mrc-uint16": 65535,
+    "mrc-4bit": 15,
+    "tiff-lzw": 65535,
+}
+
+IMOD_STAMP = 1146047817
+"""At byte 152: the flags at byte 156 mean something. Bit 0 clear says that bytes are unsigned."""
+
+
+def write_movie(
+    path: Path, frames: Frames, file_format: MovieFileFormat, *, pixel_size_angstrom: float
+) -> None:
+    """Write (n_frames, ny, nx) counts in MRC row order to `path`.
+
+    `mrc` is mode 0, unsigned as IMOD marks it; `mrc-uint16` mode 6; `mrc-4bit` mode 101; `tiff-lzw` has its top
+    row first.
+
+    Raises
+    ------
+    ParameterError
+        A count does not fit the format.
+    """
+    for _ in write_frames(path, frames, file_format, pixel_size_angstrom=pixel_size_angstrom):
+        pass
+
+
+def write_frames(
+    path: Path,
+    frames: Frames,
+    file_format: MovieFileFormat,
+    *,
+    pixel_size_angstrom: float,
+) -> Iterator[int]:
+    """Write as `write_movie` does, giving the number of frames after each: the file holds them then, and no more."""
+    if frames.max() > LARGEST_COUNT[file_format]:
+        raise ParameterError(
+            f"{path.name}: counts up to {frames.max()} do not fit {file_format}; "
+            f"simulate with max_count = {LARGEST_COUNT[file_format]}"
+        )
+    if file_format == "tiff-lzw":
+        yield from _write_tiff(path, frames, pixel_size_angstrom)
+        return
+    with path.open("wb") as file:
+        file.write(mrc_header(frames.shape, MRC_MODE[file_format], pixel_size_angstrom))
+        for index, frame in enumerate(frames, start=1):
+            _write_mrc_frame(file, frame, file_format)
+            file.flush()
+            yield index
+
+
+def mrc_header(shape: tuple[int, ...], mode: int, pixel_size_angstrom: float) -> bytes:
+    """1024 bytes, little endian, for (n_frames, ny, nx); the statistics say "not computed"."""
+    n_frames, ny, nx = shape
+    cell = [size * pixel_size_angstrom for size in (nx, ny, n_frames)]
+    header = bytearray(1024)
+    struct.pack_into("<10i", header, 0, nx, ny, n_frames, mode, 0, 0, 0, nx, ny, n_frames)
+    struct.pack_into("<6f3i", header, 40, *cell, 90.0, 90.0, 90.0, 1, 2, 3)
+    struct.pack_into("<3f", header, 76, 0.0, -1.0, -2.0)  # minimum above maximum above mean
+    struct.pack_into("<i", header, 108, 20140)  # version of the format
+    struct.pack_into("<ii", header, 152, IMOD_STAMP, 0)
+    struct.pack_into("<4s4Bf", header, 208, b"MAP ", 0x44, 0x44, 0, 0, -1.0)
+    label = b"komad simulated movie"
+    struct.pack_into("<i80s", header, 220, 1, label.ljust(80))
+    return bytes(header)
+
+
+def pack_nibbles(frame: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """(ny, ceil(nx / 2)) bytes of (ny, nx) counts below 16: the even column in the low half."""
+    padded = np.pad(frame, ((0, 0), (0, frame.shape[1] % 2))).astype(np.uint8)
+    return np.bitwise_or(padded[:, 0::2], np.left_shift(padded[:, 1::2], 4), dtype=np.uint8)
+
+
+def _write_mrc_frame(file: IO[bytes], frame: npt.NDArray[Any], file_format: MovieFileFormat) -> None:
+    if file_format == "mrc-4bit":
+        file.write(pack_nibbles(frame).tobytes())
+    else:
+        file.write(np.ascontiguousarray(frame, "<u2" if file_format == "mrc-uint16" else "u1").data)
+
+
+def _write_tiff(path: Path, frames: Frames, pixel_size_angstrom: float) -> Iterator[int]:
+    per_cm = 1e8 / pixel_size_angstrom
+    with tifffile.TiffWriter(path) as writer:
+        for index, frame in enumerate(frames, start=1):
+            writer.write(
+                frame[::-1],
+                compression="lzw",
+                photometric="minisblack",
+                resolution=(per_cm, per_cm),
+                resolutionunit="CENTIMETER",
+                metadata=None,
+                contiguous=False,
+            )
+            yield index
