@@ -18,6 +18,9 @@ from komad.store import schema
 BUSY_TIMEOUT_S = 20.0
 """How long a writer waits for another one. Transactions here take milliseconds."""
 
+WAL = "journal_mode = WAL"
+"""Readers do not wait for writers; what was committed stays, whatever happens."""
+
 NETWORK_FILE_SYSTEMS = frozenset(
     {
         "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fhgfs", "fuse.beegfs", "fuse.ceph", "fuse.cvmfs2",
@@ -122,7 +125,7 @@ def _engine(path: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _: Any) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late; ours is below
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        for pragma in (WAL, "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

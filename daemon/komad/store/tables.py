@@ -80,8 +80,9 @@ jobs = Table(
     Column("seconds", Float),
     Column("summary", JSON(none_as_null=True)),
     # Order in which `correct` jobs became done; a repeated one gets a new, higher number.
-    Column("sequence", Integer, unique=True),
+    Column("sequence", Integer),
     UniqueConstraint("movie_id", "kind"),
+    UniqueConstraint("sequence"),
     # Claims: the oldest job that is queued.
     Index("ix_jobs_queued", "job_id", "kind", "not_before", sqlite_where=text("state = 'queued'")),
     # What holds jobs.

@@ -1,0 +1,157 @@
+"""Where the database may lie, how it is opened and migrated."""
+
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import alembic.config
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+from komad.errors import DiskFullError, StoreError
+from komad.model import Movie
+from komad.store import Store, schema
+from komad.store.database import mount_of, refuse_network
+from komad.store.tables import metadata
+
+MOUNTS = r"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 22 0:31 / /data rw - nfs4 server:/data rw
+31 22 0:32 / /data/local rw shared:1 - xfs /dev/sdb rw
+32 22 0:33 / /micro\040scope rw - cifs //krios/x rw
+33 22 0:34 / /home rw - fuse.sshfs me@host: rw
+"""
+
+
+def test_wal_and_full_synchronous(store: Store) -> None:
+    """The database is in WAL mode, synchronous FULL, and checks foreign keys, on every connection."""
+    with store.read() as connection:
+        pragmas = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert pragmas == ["wal", 2, 1]
+
+
+def test_wal_that_does_not_take_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that silently refuses WAL is refused too."""
+    monkeypatch.setattr("komad.store.database.WAL", "journal_mode = DELETE")
+    with pytest.raises(StoreError, match=r"write-ahead logging .* local disk"):
+        Store(tmp_path).open()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/data/state", ("/data", "nfs4")),
+        ("/data/local/state", ("/data/local", "xfs")),
+        ("/data2", ("/", "ext4")),
+        ("/micro scope/state", ("/micro scope", "cifs")),
+    ],
+)
+def test_mount_of(path: str, expected: tuple[str, str]) -> None:
+    """The mount with the longest path that holds the directory counts, escapes included."""
+    assert mount_of(Path(path), MOUNTS) == expected
+
+
+@pytest.mark.parametrize("directory", ["/data/komad", "/micro scope/s", "/home/me/komad"])
+def test_network_file_systems_are_refused(directory: str) -> None:
+    """NFS, SMB and sshfs are refused with the mount and what to do."""
+    with pytest.raises(
+        StoreError, match=r"network file system.*set state_directory to a folder on a local disk"
+    ):
+        refuse_network(Path(directory), MOUNTS)
+
+
+def test_local_file_systems_are_taken() -> None:
+    """A local disk under a network mount is no problem."""
+    refuse_network(Path("/data/local/komad"), MOUNTS)
+
+
+def test_migrations_give_the_schema_of_the_tables(store: Store, tmp_path: Path) -> None:
+    """All migrations together give exactly the tables, columns and indices of tables.py."""
+    with store.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine = create_engine(f"sqlite:///{tmp_path / 'direct.sqlite'}")
+    metadata.create_all(engine)
+    engine.dispose()
+
+    def schema_of(path: Path) -> set[tuple[str, str, tuple[str, ...]]]:
+        connection = sqlite3.connect(path)
+        rows = connection.execute(
+            "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL AND name != 'alembic_version'"
+        ).fetchall()
+        connection.close()
+        # The order of constraints within a table has no meaning.
+        return {(kind, name, tuple(sorted(re.split(r"[\s(),]+", sql)))) for kind, name, sql in rows}
+
+    assert schema_of(store.path) == schema_of(tmp_path / "direct.sqlite")
+
+
+def test_revision_is_the_newest_migration() -> None:
+    """The constant that spares the import of alembic names the head of the migrations."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(schema.migrations_directory()))
+    assert ScriptDirectory.from_config(config).get_current_head() == schema.REVISION
+
+
+def test_newer_database_is_refused(tmp_path: Path) -> None:
+    """A database of a newer komad is refused with both versions and what to do, and is not touched."""
+    Store(tmp_path).open().close()
+    connection = sqlite3.connect(tmp_path / "komad.sqlite")
+    connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StoreError, match=r"schema 9999.*knows 0001.*another state_directory"):
+        Store(tmp_path).open()
+
+
+def test_failed_migration_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A migration that breaks off leaves the database as it was."""
+
+    def broken(connection: object) -> None:
+        connection.exec_driver_sql("CREATE TABLE half (x)")  # type: ignore[attr-defined]
+        raise StoreError("broken off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "_upgrade", broken)
+        with pytest.raises(StoreError, match="broken off"):
+            Store(tmp_path).open()
+    with Store(tmp_path).open() as store, store.read() as connection:
+        tables = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
+    assert "half" not in tables
+    assert "movies" in tables
+
+
+def test_open_without_create(tmp_path: Path) -> None:
+    """A reader does not make a database by the way."""
+    with pytest.raises(StoreError, match="no komad has run"):
+        Store(tmp_path).open(create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_not_a_database(tmp_path: Path) -> None:
+    """A damaged file is named, with what to do."""
+    (tmp_path / "komad.sqlite").write_bytes(b"nonsense" * 1000)
+    with pytest.raises(StoreError, match=r"komad\.sqlite.*not a database.*start anew"):
+        Store(tmp_path).open()
+
+
+def test_full_disk(store: Store, make_movie: Callable[..., Movie]) -> None:
+    """A database that cannot grow raises DiskFullError and keeps nothing of the transaction."""
+    with store.read() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+    def add_many() -> None:
+        for number in range(200):
+            store.add_movie(make_movie(f"/data/{number:0500}.mrc"))
+
+    with pytest.raises(DiskFullError, match="make room"):
+        add_many()
+    known = len(store.known_files())
+    with store.read() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM jobs").scalar() == 2 * known
