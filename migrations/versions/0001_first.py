@@ -76,7 +76,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("movie_id", "kind", name=op.f("uq_jobs_movie_id_kind")),
         sa.UniqueConstraint("sequence", name=op.f("uq_jobs_sequence")),
     )
-    op.create_index("ix_jobs_ended", "jobs", ["state", "kind", "ended_at"], unique=False)
+    op.create_index("ix_jobs_ended", "jobs", ["kind", "state", "ended_at"], unique=False)
     op.create_index(
         "ix_jobs_held",
         "jobs",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from komad.model import JobState
 from komad.store.database import Database
 from komad.store.rows import FinishedMovie
 from komad.store.tables import jobs, movies
@@ -21,7 +20,7 @@ class Finished(Database):
         statement = (
             select(jobs.c.sequence, jobs.c.movie_id, movies.c.stem, jobs.c.summary)
             .join(movies)
-            .where(jobs.c.sequence > sequence, jobs.c.state == JobState.DONE)
+            .where(jobs.c.sequence > sequence)
             .order_by(jobs.c.sequence)
             .limit(limit)
         )

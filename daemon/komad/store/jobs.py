@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Integer, Row, Text, cast, delete, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from komad.errors import KomadError, TransitionError, WorkerLostError
@@ -13,7 +13,7 @@ from komad.model import Job, JobEvent, JobKind, JobState, RetryDecision, after_f
 from komad.store import changes, stack_sums
 from komad.store.database import Database
 from komad.store.rows import HeldBy, HistoryEntry, StackSumRow, job_from, now
-from komad.store.tables import job_events, jobs, meta, movies
+from komad.store.tables import IS_HELD, IS_QUEUED, IS_RUNNING, job_events, jobs, meta, movies
 
 
 class Jobs(Database):
@@ -39,7 +39,7 @@ class Jobs(Database):
             Only one that was never tried and never in a lost worker.
         """
         moment = now()
-        wanted = [jobs.c.state == JobState.QUEUED, jobs.c.not_before <= moment]
+        wanted = [IS_QUEUED, jobs.c.not_before <= moment]
         if movie_id is not None:
             wanted.append(jobs.c.movie_id == movie_id)
         if kind is not None:
@@ -50,7 +50,7 @@ class Jobs(Database):
         paused = select(meta.c.key).where(meta.c.key == "pause").exists()
         statement = (
             update(jobs)
-            .where(jobs.c.job_id == oldest, jobs.c.state == JobState.QUEUED, ~paused)
+            .where(jobs.c.job_id == oldest, IS_QUEUED, ~paused)
             .values(
                 state=JobState.RUNNING, worker_id=worker_id, claimed_at=moment, begun_at=None, not_before=""
             )
@@ -95,9 +95,7 @@ class Jobs(Database):
             row = _running(connection, job)
             values: dict[str, Any] = {"summary": dict(summary), "seconds": seconds}
             if job.kind is JobKind.CORRECT:
-                values["sequence"] = connection.execute(
-                    select(func.coalesce(func.max(jobs.c.sequence), 0) + 1)
-                ).scalar_one()
+                values["sequence"] = _next_sequence(connection)
             changes.change(connection, row, JobEvent.FINISH, **(changes.NO_ERROR | values))
             if job.kind is JobKind.CORRECT:
                 return None
@@ -136,7 +134,7 @@ class Jobs(Database):
 
     def release_disk_held(self) -> int:
         """Let all jobs go on that a full disk stopped; gives their number."""
-        statement = select(jobs).where(jobs.c.state == JobState.HELD, jobs.c.held_by == HeldBy.DISK)
+        statement = select(jobs).where(IS_HELD, jobs.c.held_by == HeldBy.DISK)
         with self.write() as connection:
             rows = connection.execute(statement).all()
             for row in rows:
@@ -266,8 +264,16 @@ def _claim_correct(connection: Connection, archive: Job) -> Job | None:
     return job_from(changes.job_row(connection, row.job_id))
 
 
+def _next_sequence(connection: Connection) -> int:
+    statement = upsert(meta).values(key="last_sequence", value="1")
+    counted = statement.on_conflict_do_update(
+        index_elements=["key"], set_={"value": cast(cast(meta.c.value, Integer) + 1, Text)}
+    )
+    return int(connection.execute(counted.returning(meta.c.value)).scalar_one())
+
+
 def _requeue(connection: Connection, row: Row[Any]) -> None:
-    changes.change(connection, row, JobEvent.REQUEUE, attempt=0, **changes.NO_ERROR)
+    changes.change(connection, row, JobEvent.REQUEUE, attempt=0, sequence=None, **changes.NO_ERROR)
 
 
 def _is_described(connection: Connection, movie_id: int) -> bool:
@@ -276,7 +282,7 @@ def _is_described(connection: Connection, movie_id: int) -> bool:
 
 
 def _held_by_worker(job: Job) -> tuple[Any, Any]:
-    return jobs.c.state == JobState.RUNNING, jobs.c.worker_id == job.worker_id
+    return IS_RUNNING, jobs.c.worker_id == job.worker_id
 
 
 def _running(connection: Connection, job: Job) -> Row[Any]:

@@ -16,7 +16,7 @@ from komad.model import Acquisition, Candidate, JobEvent, JobKind, JobState, Mov
 from komad.store import changes
 from komad.store.database import Database
 from komad.store.rows import HeldBy, acquisition_from, acquisition_values, movie_from, movie_values, now
-from komad.store.tables import jobs, movies, supplied
+from komad.store.tables import IS_HELD, jobs, movies, supplied
 
 Missing = Callable[[Acquisition, Mapping[str, Any]], str]
 """(acquisition, processing) -> '' or the sentence that says which parameters are missing."""
@@ -85,7 +85,7 @@ class Movies(Database):
         statement = (
             select(movies.c.path, movies.c.size_bytes, movies.c.mtime_ns)
             .join(jobs)
-            .where(movies.c.header.is_(None), jobs.c.kind == JobKind.ARCHIVE, jobs.c.state == JobState.HELD)
+            .where(movies.c.header.is_(None), jobs.c.kind == JobKind.ARCHIVE, IS_HELD)
         )
         with self.read() as connection:
             return [

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
     text,
 )
 
@@ -79,7 +80,7 @@ jobs = Table(
     Column("ended_at", Text),
     Column("seconds", Float),
     Column("summary", JSON(none_as_null=True)),
-    # Order in which `correct` jobs became done; a repeated one gets a new, higher number.
+    # Order in which `correct` jobs became done, NULL for all others; a repeated one gets a new, higher number.
     Column("sequence", Integer),
     UniqueConstraint("movie_id", "kind"),
     UniqueConstraint("sequence"),
@@ -89,8 +90,8 @@ jobs = Table(
     Index("ix_jobs_held", "held_by", "kind", "reason", sqlite_where=text("state = 'held'")),
     # Jobs of one worker.
     Index("ix_jobs_running", "worker_id", sqlite_where=text("state = 'running'")),
-    # Counts per state and kind without touching the table; rates and last errors: what ended since when.
-    Index("ix_jobs_ended", "state", "kind", "ended_at"),
+    # Counts per kind and state without touching the table; rates and last errors: what ended since when.
+    Index("ix_jobs_ended", "kind", "state", "ended_at"),
 )
 
 job_events = Table(
@@ -139,6 +140,11 @@ stack_sums = Table(
     Column("frame_means", LargeBinary, nullable=False),
 )
 
+# Written out, not bound: only so can SQLite use the indices that cover one state.
+IS_QUEUED = jobs.c.state == literal_column("'queued'")
+IS_HELD = jobs.c.state == literal_column("'held'")
+IS_RUNNING = jobs.c.state == literal_column("'running'")
+
 supplied = Table(
     "supplied",
     metadata,
@@ -153,7 +159,7 @@ supplied = Table(
 meta = Table(
     "meta",
     metadata,
-    # pause: why no job is claimed (no row: claims go on); store_id: random name of this database.
+    # pause: why no job is claimed (no row: claims go on); last_sequence: the highest number given so far.
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from sqlalchemy import delete, insert, select, update
 
 from komad.errors import KomadError
-from komad.model import Job, JobEvent, JobState
+from komad.model import Job, JobEvent
 from komad.store import changes
 from komad.store.database import Database
 from komad.store.jobs import apply_failure
 from komad.store.rows import WorkerRow, job_from, now
-from komad.store.tables import jobs, workers
+from komad.store.tables import IS_RUNNING, jobs, workers
 
 
 class Workers(Database):
@@ -54,7 +54,7 @@ class Workers(Database):
         it is processed alone, and then its reading counts too, so that a movie that kills its reader ends as well.
         """
         with self.write() as connection:
-            held = select(jobs).where(jobs.c.state == JobState.RUNNING, jobs.c.worker_id == worker_id)
+            held = select(jobs).where(IS_RUNNING, jobs.c.worker_id == worker_id)
             rows = connection.execute(held).all()
             for row in rows:
                 if row.begun_at is None:
