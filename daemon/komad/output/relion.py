@@ -30,8 +30,9 @@ def movie_tables(
     *,
     processing: Processing,
 ) -> list[Table]:
-    """The tables of `<stem>.star`: general, global_shift and hot_pixels."""
-    return [_general(movie, processing), _global_shift(motion), _hot_pixels(outliers_yx)]
+    """The tables of `<stem>.star`: general, global_shift, and hot_pixels where there are any."""
+    tables = [_general(movie, processing), _global_shift(motion)]
+    return [*tables, _hot_pixels(outliers_yx)] if len(outliers_yx) else tables
 
 
 def _general(movie: Movie, processing: Processing) -> Table:

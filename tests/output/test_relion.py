@@ -1,0 +1,143 @@
+"""STAR tables against RELION's own files and programs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import starfile
+
+from komad.formats import star
+from komad.formats.star import read_star
+from komad.model.motion import early_late_px, path_length_px
+from komad.output.relion import MicrographRow, Optics, session_tables
+from tests.output.conftest import Write
+
+TUTORIAL = Path(__file__).parents[3] / "shared" / "data" / "relion_tutorial"
+
+OPTICS = Optics(
+    name="opticsGroup1",
+    movie_pixel_size_angstrom=0.415,
+    pixel_size_angstrom=0.83,
+    voltage_kv=300.0,
+    cs_mm=2.7,
+    amplitude_contrast=0.1,
+)
+
+
+def row(name: str, optics: Optics = OPTICS, *, spectrum: bool = True, weighted: bool = True) -> MicrographRow:
+    """A line of the index."""
+    return MicrographRow(
+        name=f"{name}.mrc",
+        metadata=f"{name}.star",
+        name_no_dw=f"{name}_noDW.mrc" if weighted else f"{name}.mrc",
+        power_spectrum=f"{name}_PS.mrc" if spectrum else "",
+        optics=optics,
+        motion_px=(3.0, 1.0, 2.0),
+    )
+
+
+def test_index_has_relions_columns() -> None:
+    """One optics group, and per micrograph the names, the group and the motion."""
+    optics, micrographs = session_tables([row("a"), row("b")])
+    assert dict(optics.columns) == {
+        "rlnOpticsGroupName": ["opticsGroup1"],
+        "rlnOpticsGroup": [1],
+        "rlnMicrographOriginalPixelSize": [0.415],
+        "rlnVoltage": [300.0],
+        "rlnSphericalAberration": [2.7],
+        "rlnAmplitudeContrast": [0.1],
+        "rlnMicrographPixelSize": [0.83],
+    }
+    assert micrographs.columns["rlnMicrographName"] == ["a.mrc", "b.mrc"]
+    assert micrographs.columns["rlnMicrographNameNoDW"] == ["a_noDW.mrc", "b_noDW.mrc"]
+    assert micrographs.columns["rlnCtfPowerSpectrum"] == ["a_PS.mrc", "b_PS.mrc"]
+    assert micrographs.columns["rlnAccumMotionLate"] == [2.0, 2.0]
+
+
+def test_groups_that_differ_are_kept_apart() -> None:
+    """The same name with another voltage is a group of its own, never one that takes a name in use."""
+    other = replace(OPTICS, voltage_kv=200.0)
+    taken = replace(OPTICS, name="opticsGroup1-2")
+    optics, micrographs = session_tables([row("a"), row("b", taken), row("c", other), row("d")])
+    assert optics.columns["rlnOpticsGroupName"] == ["opticsGroup1", "opticsGroup1-2", "opticsGroup1-3"]
+    assert optics.columns["rlnVoltage"] == [300.0, 300.0, 200.0]
+    assert micrographs.columns["rlnOpticsGroup"] == [1, 2, 3, 1]
+
+
+def test_a_column_that_some_lack_is_left_out_or_true() -> None:
+    """Without a spectrum for all there is no such column; an unweighted micrograph is its own unweighted sum."""
+    _, micrographs = session_tables([row("a"), row("b", spectrum=False, weighted=False)])
+    assert "rlnCtfPowerSpectrum" not in micrographs.columns
+    assert micrographs.columns["rlnMicrographNameNoDW"] == ["a_noDW.mrc", "b.mrc"]
+
+
+def test_starfile_reads_the_index(tmp_path: Path) -> None:
+    """The package that others use reads our tables."""
+    path = tmp_path / "corrected_micrographs.star"
+    path.write_text(star.dumps(session_tables([row("a"), row("b")])))
+    tables = starfile.read(path)
+    assert list(tables["micrographs"]["rlnMicrographName"]) == ["a.mrc", "b.mrc"]
+    assert float(tables["optics"]["rlnVoltage"].iloc[0]) == 300.0
+
+
+@pytest.mark.skipif(not TUTORIAL.is_dir(), reason="the real files are not here")
+@pytest.mark.parametrize("movie", ["20170629_00022", "20170629_00049"])
+def test_motion_lengths_are_relions(movie: str) -> None:
+    """Total, early and late path from the shifts of a real movie are the numbers in RELION's own index."""
+    index = read_star(TUTORIAL / "corrected_micrographs.star")["micrographs"].columns
+    place = next(n for n, name in enumerate(index["rlnMicrographName"]) if movie in name)
+    tables = read_star(TUTORIAL / f"{movie}_frameImage.star")
+    shifts = tables["global_shift"].columns
+    shifts_px = np.stack([shifts["rlnMicrographShiftY"], shifts["rlnMicrographShiftX"]], axis=1)
+    early, late = early_late_px(
+        shifts_px,
+        dose_per_frame=tables["general"].columns["rlnMicrographDoseRate"],
+        pre_exposure=tables["general"].columns["rlnMicrographPreExposure"],
+    )
+    assert path_length_px(shifts_px) == pytest.approx(index["rlnAccumMotionTotal"][place], abs=1e-3)
+    assert early == pytest.approx(index["rlnAccumMotionEarly"][place], abs=1e-3)
+    assert late == pytest.approx(index["rlnAccumMotionLate"][place], abs=1e-3)
+
+
+@pytest.mark.skipif(not TUTORIAL.is_dir(), reason="the real files are not here")
+def test_our_columns_are_relions(write: Write, tmp_path: Path) -> None:
+    """Every label that we write is one that RELION's own files of the same kind hold, or a documented one."""
+    write()
+    theirs, ours = (
+        read_star(TUTORIAL / "20170629_00022_frameImage.star"),
+        read_star(tmp_path / "FoilHole_1.star"),
+    )
+    for name in ("general", "global_shift", "hot_pixels"):
+        assert set(ours[name].columns) <= set(theirs[name].columns)
+    index = read_star(TUTORIAL / "corrected_micrographs.star")
+    for table in session_tables([row("a")]):
+        assert set(table.columns) - {"rlnMicrographNameNoDW"} <= set(index[table.name].columns)
+
+
+@pytest.mark.relion
+@pytest.mark.skipif(shutil.which("relion_star_printtable") is None, reason="RELION is not installed")
+def test_relion_reads_index_and_motion(write: Write, tmp_path: Path) -> None:
+    """RELION's own reader gives back what was written."""
+    write()
+    (tmp_path / "corrected_micrographs.star").write_text(star.dumps(session_tables([row("FoilHole_1")])))
+
+    def relion(file: str, table: str, *labels: str) -> list[str]:
+        command = ["relion_star_printtable", file, f"data_{table}", *labels]
+        return subprocess.run(
+            command, cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.split()
+
+    assert relion(
+        "corrected_micrographs.star", "micrographs", "rlnMicrographName", "rlnMicrographMetadata"
+    ) == [
+        "FoilHole_1.mrc",
+        "FoilHole_1.star",
+    ]
+    assert [float(word) for word in relion("FoilHole_1.star", "global_shift", "rlnMicrographShiftX")] == [
+        -9999, 0, 2, 3, 3.5,
+    ]  # fmt: skip
