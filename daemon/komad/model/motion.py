@@ -42,10 +42,10 @@ def early_late_px(
 ) -> tuple[float, float]:
     """Path length before and after an exposure of `split_dose` (e/Å²), as RELION splits it.
 
-    Without a dose the whole path counts as late.
+    Early is the path between frames whose exposure ends by then. Without a dose the whole path counts as late.
     """
     if not dose_per_frame:
         return 0.0, path_length_px(shifts_px)
     n_early = int(max(0.0, (split_dose - pre_exposure) / dose_per_frame))
-    early = path_length_px(shifts_px[: n_early + 1])
+    early = path_length_px(shifts_px[:n_early])
     return early, path_length_px(shifts_px) - early
