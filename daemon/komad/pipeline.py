@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -109,7 +110,9 @@ def correct_movie(
         outliers = kernels.plan_outliers(outliers_yx, shape)
     with stage("reduce"):
         factor = _binning(shape, pixel_size, processing.alignment_pixel_size_angstrom)
-        small = kernels.reduce(frames[used], calibration.gain, calibration.offset, outliers, factor=factor)
+        small = kernels.reduce(
+            frames[_range(used)], calibration.gain, calibration.offset, outliers, factor=factor
+        )
         mean = float(small.mean(dtype=np.float64)) / factor**2
     with stage("motion"):
         motion = _motion(small, used, factor, acquisition, pixel_size, processing)
@@ -141,7 +144,7 @@ def correct_movie(
         n_outliers=len(outliers_yx),
         mean_e_per_px_frame=mean,
         timings_s=timings,
-        warnings=_warnings(len(outliers_yx), shape, int(used.sum())),
+        warnings=_warnings(len(outliers_yx), shape, motion, int(used.sum())),
     )
 
 
@@ -163,6 +166,12 @@ def _used_frames(n_frames: int, processing: Processing) -> npt.NDArray[np.bool_]
             f"skip_last is {processing.skip_last}"
         )
     return used
+
+
+def _range(used: npt.NDArray[np.bool_]) -> slice:
+    """The used frames as a slice, so that no copy of the movie is made."""
+    first = int(np.argmax(used))
+    return slice(first, first + int(used.sum()))
 
 
 def _binning(shape: tuple[int, int], pixel_size: float, wanted: float) -> int:
@@ -197,9 +206,7 @@ def _motion(
     )
     shifts = np.full((len(used), 2), np.nan)
     shifts[used] = measured.shifts_px
-    return MotionModel(
-        shifts_px=shifts, shift_error_px=measured.shift_error_px, n_iterations=measured.n_iterations
-    )
+    return replace(measured, shifts_px=shifts)
 
 
 def _uniform_field(shifts_px: npt.NDArray[np.float64], shape: tuple[int, int]) -> FloatArray:
@@ -221,7 +228,7 @@ def _weights(used: npt.NDArray[np.bool_], acquisition: Acquisition, pixel_size: 
     return factorise(dose_weights(q), frequency)
 
 
-def _warnings(n_outliers: int, shape: tuple[int, int], n_used: int) -> tuple[str, ...]:
+def _warnings(n_outliers: int, shape: tuple[int, int], motion: MotionModel, n_used: int) -> tuple[str, ...]:
     warnings = []
     if n_outliers > OUTLIER_FRACTION_WARNING * shape[0] * shape[1]:
         share = 100 * n_outliers / (shape[0] * shape[1])
@@ -230,4 +237,8 @@ def _warnings(n_outliers: int, shape: tuple[int, int], n_used: int) -> tuple[str
         )
     if n_used == 1:
         warnings.append("only one frame: no motion can be measured")
+    elif not motion.supported:
+        warnings.append(
+            "too little signal to measure motion (empty ice?): the frames were added as they came"
+        )
     return tuple(warnings)

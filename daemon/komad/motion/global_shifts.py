@@ -18,7 +18,7 @@ from komad import kernels
 from komad.arrays import thread_pool
 from komad.errors import MotionError
 from komad.model.motion import MotionModel
-from komad.motion.spectra import Spectra, signal_and_noise, total_power
+from komad.motion.spectra import Spectra, ring_mean, signal_and_noise, total_power
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -28,9 +28,13 @@ COARSE_ROUNDS = 4
 FIRST_B_FACTOR_ANGSTROM2 = 1500.0
 """Weight exp(-B k^2 / 4) of the first correlation, when signal and noise are not known yet."""
 MAX_ROUNDS = 12
+FIRST_BEND_ANGSTROM = 1.0
+"""Standard deviation of the second differences that the refinement starts from; then it is fitted."""
 TOLERANCE_PX = 0.005
 """Refinement ends when no frame moves by more than this (pixels of the movie as read)."""
 EARLY_FRAMES_MIN = 3
+EVIDENCE_PER_SHIFT = 1.5
+"""By how much log L must rise per fitted number; noise alone raises it by one half on average."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +65,8 @@ def estimate_global_shifts(
 
     Returns
     -------
-    MotionModel with shifts (n_frames, 2) in pixels of the movie as read, the first being zero.
+    MotionModel with shifts (n_frames, 2) in pixels of the movie as read, the first being zero; all of them zero,
+    and `supported` false, when the movie does not say more than noise would.
 
     Raises
     ------
@@ -70,22 +75,45 @@ def estimate_global_shifts(
     """
     n_frames = len(spectra.values)
     if n_frames == 1:
-        return MotionModel(shifts_px=np.zeros((1, 2)), shift_error_px=float("nan"), n_iterations=0)
+        return MotionModel(
+            shifts_px=np.zeros((1, 2)), shift_error_px=float("nan"), n_iterations=0, supported=False
+        )
     power = total_power(spectra)
     if not np.isfinite(power).all() or not power.any():
         raise MotionError(
             "the frames hold no picture (all pixels equal, or not numbers); check the gain reference"
         )
     small_pixel = binning * pixel_size_angstrom
-    shifts = _search(spectra, small_pixel=small_pixel, max_shift=max_shift_angstrom / small_pixel)
-    shifts, error, rounds = _refine(spectra, shifts, power, tolerance=TOLERANCE_PX / binning, n_early=n_early)
+    max_shift = max_shift_angstrom / small_pixel
+    shifts = _search(spectra, small_pixel=small_pixel, max_shift=max_shift)
+    shifts, error, rounds = _refine(
+        spectra,
+        shifts,
+        power,
+        tolerance=TOLERANCE_PX / binning,
+        n_early=n_early,
+        first_bend=FIRST_BEND_ANGSTROM / small_pixel,
+        spread=max_shift / 4,
+    )
+    still = np.zeros_like(shifts)
+    evidence = _log_likelihood(spectra, shifts, power) - _log_likelihood(spectra, still, power)
+    supported = evidence > EVIDENCE_PER_SHIFT * 2 * (n_frames - 1)
+    if not supported:
+        shifts = still
     return MotionModel(
-        shifts_px=(shifts - shifts[0]) * binning, shift_error_px=error * binning, n_iterations=rounds
+        shifts_px=(shifts - shifts[0]) * binning,
+        shift_error_px=error * binning,
+        n_iterations=rounds,
+        supported=bool(supported),
     )
 
 
 def _search(spectra: Spectra, *, small_pixel: float, max_shift: float) -> FloatArray:
-    """Whole-frame correlation peaks against the sum of all other frames, on a coarse grid; small pixels."""
+    """Whole-frame correlation peaks against the sum of all other frames, on a coarse grid; small pixels.
+
+    Peaks over a wide window are found in noise too. They are believed when they raise the likelihood by more than
+    the best of as many random positions would; otherwise all shifts are zero, and the refinement starts there.
+    """
     coarse, scale = _crop(spectra, COARSE_LENGTH)
     n_frames = len(coarse.values)
     shifts = np.zeros((n_frames, 2))
@@ -106,7 +134,20 @@ def _search(spectra: Spectra, *, small_pixel: float, max_shift: float) -> FloatA
         peak = partial(_peak, coarse, aligned, ring_weight, window, origin=round_index > 0)
         shifts = np.array(list(thread_pool().map(peak, range(n_frames), shifts)))
         shifts -= shifts.mean(axis=0)
+    believed = _log_likelihood(coarse, shifts, power) - _log_likelihood(coarse, np.zeros_like(shifts), power)
+    if believed < n_frames * (np.log(window.sum()) + 1):
+        return np.zeros_like(shifts)
     return shifts * scale
+
+
+def _log_likelihood(spectra: Spectra, shifts: FloatArray, power: FloatArray) -> float:
+    """Log L of shifts, with the signal and noise spectra that fit them best, up to a constant."""
+    aligned = kernels.shifted_sum(spectra.values, spectra.ky, spectra.kx, spectra.ring, spectra.q, shifts)
+    aligned_power = ring_mean(np.square(np.abs(aligned)), spectra)
+    signal, noise = signal_and_noise(aligned, power, spectra)
+    ratio = np.square(spectra.q, dtype=np.float64).sum(axis=0) * signal / noise
+    gain = signal / noise * aligned_power / (noise * (1 + ratio)) - np.log1p(ratio)
+    return float((spectra.ring_count * gain).sum())
 
 
 def _peak(
@@ -176,16 +217,25 @@ def _crop(spectra: Spectra, length: int) -> tuple[Spectra, FloatArray]:
 
 
 def _refine(
-    spectra: Spectra, shifts: FloatArray, power: FloatArray, *, tolerance: float, n_early: int
+    spectra: Spectra,
+    shifts: FloatArray,
+    power: FloatArray,
+    *,
+    tolerance: float,
+    n_early: int,
+    first_bend: float,
+    spread: float,
 ) -> tuple[FloatArray, float, int]:
     """Fisher scoring on all shifts at once, with a prior on their second differences whose strength is fitted.
+
+    A second, very weak prior of width `spread` holds the shifts near zero where the movie says nothing at all.
 
     Returns shifts and their expected RMS error in small pixels, and the number of rounds.
     """
     n_frames = len(shifts)
     bend = np.diff(np.eye(n_frames), n=2, axis=0)
     early = np.arange(len(bend)) < max(EARLY_FRAMES_MIN, n_early)
-    variance = np.full(len(bend), np.inf)
+    variance = np.full(len(bend), first_bend**2)
     covariance = np.zeros((n_frames, n_frames))
     rounds = 0
     while rounds < MAX_ROUNDS:
@@ -202,7 +252,7 @@ def _refine(
             aligned,
             information.weight,
         )
-        stiffness = bend.T @ (bend / variance[:, None])
+        stiffness = bend.T @ (bend / variance[:, None]) + np.eye(n_frames) / spread**2
         # The mean of all shifts is free; the ones pin it without touching differences.
         pin = np.full((n_frames, n_frames), np.trace(information.fisher) / n_frames**2 + 1e-12)
         covariance = np.linalg.pinv(information.fisher + stiffness + pin, hermitian=True)

@@ -19,6 +19,8 @@ TAPER_FRACTION = 0.05
 """Part of each side over which a frame fades to its mean, so that its edges do not correlate."""
 LOWEST_RESOLUTION_ANGSTROM = 500.0
 """Coarser structure is illumination and ice thickness, not specimen."""
+LOWEST_PERIODS = 8
+"""Structure with fewer periods across the frame is left out too: what enters and leaves at the edges biases it."""
 RINGS = 128
 """Rings between zero frequency and the corner of the small frames' Nyquist square."""
 
@@ -67,7 +69,8 @@ def transform(
         )
 
     list(thread_pool().map(one, range(n_frames)))
-    ring, frequency, count = _rings(ky, kx, low=pixel_size_angstrom / LOWEST_RESOLUTION_ANGSTROM)
+    low = max(pixel_size_angstrom / LOWEST_RESOLUTION_ANGSTROM, LOWEST_PERIODS / min(ny, nx))
+    ring, frequency, count = _rings(ky, kx, low=low)
     q: npt.NDArray[np.floating[Any]] = np.ones((n_frames, len(frequency)))
     if dose_per_frame and voltage_kv:
         dose = frame_dose(n_frames, dose_per_frame=dose_per_frame, pre_exposure=pre_exposure)
@@ -143,9 +146,24 @@ def signal_and_noise(
     big_q = np.square(spectra.q, dtype=np.float64).sum(axis=0)
     aligned_power = ring_mean(np.square(np.abs(aligned)), spectra)
     signal = (aligned_power - big_q * power / n_frames) / (np.square(big_q) * (1 - 1 / n_frames))
-    # Three rings together: single ones are noisy near zero frequency.
-    kernel = np.ones(3)
-    weighted = np.convolve(signal * spectra.ring_count, kernel, "same")
-    signal = np.maximum(weighted / np.maximum(np.convolve(spectra.ring_count, kernel, "same"), 1), 0)
-    noise = np.maximum((power - signal * big_q) / n_frames, 1e-3 * power / n_frames + 1e-30)
+    signal = _smooth(signal, spectra.ring_count, width=3)
+    # Where the signal is strong its noise is a small difference of large numbers; but noise is smooth, and a ring
+    # that seemed to have none would outweigh all others.
+    noise = _smooth((power - signal * big_q) / n_frames, spectra.ring_count, width=17)
+    whole, most = (np.average(part, weights=spectra.ring_count) for part in (noise, power / n_frames))
+    noise = np.maximum(noise, max(0.5 * whole, 0.1 * most))
+    # What is not above its own standard error is no signal: else empty ice would look half full.
+    error = noise / (big_q * np.sqrt(np.maximum(_smooth_sum(spectra.ring_count, 3), 1)))
+    signal = np.maximum(signal - error, 0)
     return signal, noise
+
+
+def _smooth(
+    values: npt.NDArray[np.float64], count: npt.NDArray[np.float64], *, width: int
+) -> npt.NDArray[np.float64]:
+    """Running mean over `width` rings, each counting as often as it has coefficients."""
+    return _smooth_sum(values * count, width) / np.maximum(_smooth_sum(count, width), 1)
+
+
+def _smooth_sum(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
+    return np.convolve(values, np.ones(width), "same")

@@ -1,0 +1,79 @@
+"""Calibration and outlier pixels."""
+
+import numpy as np
+import pytest
+
+from komad.detector import calibrate, find_outliers
+from komad.errors import ReferenceError
+
+SHAPE = (128, 160)
+
+
+def outliers(total, gain=None, n_frames=40, defects=None):  # type: ignore[no-untyped-def]
+    """Outliers as a set of (y, x)."""
+    found = find_outliers(
+        total,
+        calibrate(SHAPE, gain=gain, dark=None),
+        n_frames=n_frames,
+        defects=defects,
+        hot_sigma=6,
+        dead_sigma=6,
+    )
+    return {tuple(spot) for spot in found.tolist()}
+
+
+def test_dark_then_gain() -> None:
+    """The dark is subtracted before the gain multiplies: (frame - dark) * gain."""
+    rng = np.random.default_rng(0)
+    gain, dark = rng.normal(1, 0.1, SHAPE).astype(np.float32), rng.normal(2, 0.1, SHAPE).astype(np.float32)
+    frame = rng.poisson(5, SHAPE)
+    calibration = calibrate(SHAPE, gain=gain, dark=dark)
+    np.testing.assert_allclose(
+        frame * calibration.gain + calibration.offset, (frame - dark) * gain, atol=1e-5
+    )
+
+
+def test_wrong_size_is_refused() -> None:
+    """A gain of another size is an error that names both sizes."""
+    with pytest.raises(ReferenceError, match=r"gain reference is 64 x 32 .* frames are 160 x 128"):
+        calibrate(SHAPE, gain=np.ones((32, 64), np.float32), dark=None)
+
+
+def test_hot_and_dead_pixels_are_found_and_nothing_else() -> None:
+    """Planted hot and dead pixels, also beside each other, are found; six sigma spares all good ones."""
+    total = np.random.default_rng(1).poisson(48, SHAPE)
+    planted = {(5, 7), (5, 8), (100, 3), (127, 159), (60, 60)}
+    for y, x in list(planted)[:3]:
+        total[y, x] = 400
+    for y, x in list(planted)[3:]:
+        total[y, x] = 0
+    assert outliers(total) == planted
+
+
+def test_dead_pixels_are_found_in_a_weak_movie() -> None:
+    """Zero counts where thirty are expected is impossible by chance, though only 5.5 sigma of a Gaussian."""
+    total = np.random.default_rng(2).poisson(30, SHAPE)
+    total[10, 10] = 0
+    assert outliers(total) == {(10, 10)}
+
+
+def test_gain_is_applied_before_the_test() -> None:
+    """Columns that count twice as much are normal once the gain says so."""
+    response = np.ones(SHAPE)
+    response[:, ::16] = 2
+    total = np.random.default_rng(3).poisson(48 * response)
+    assert outliers(total, gain=(1 / response).astype(np.float32)) == set()
+    assert len(outliers(total)) > 200
+
+
+def test_defects_and_impossible_gains_are_outliers() -> None:
+    """Known defects, zero gains and gains that are not numbers are replaced whatever was counted there."""
+    total = np.random.default_rng(4).poisson(48, SHAPE)
+    gain, defects = np.ones(SHAPE, np.float32), np.zeros(SHAPE, bool)
+    gain[1, 1], gain[2, 2], defects[3, 3] = 0, np.nan, True
+    assert outliers(total, gain=gain, defects=defects) == {(1, 1), (2, 2), (3, 3)}
+
+
+def test_an_empty_exposure_has_no_outliers() -> None:
+    """Beam off: all pixels zero, nothing to replace."""
+    assert outliers(np.zeros(SHAPE, np.int64)) == set()

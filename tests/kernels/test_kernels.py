@@ -1,0 +1,266 @@
+"""Every kernel against plain NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from komad import kernels
+from komad.kernels.plan import N_DONORS, lanczos_weights
+
+NO_OUTLIERS = np.zeros((0, 2), np.int32)
+
+
+def movie(shape: tuple[int, int, int], dtype: type = np.uint8, seed: int = 0) -> npt.NDArray[np.generic]:
+    """Random counts that nobody may change."""
+    frames = np.random.default_rng(seed).poisson(3, shape).astype(dtype)
+    frames.setflags(write=False)
+    return frames
+
+
+def references(
+    shape: tuple[int, int], seed: int = 1
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """A gain around 1 and an offset around 0."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(1, 0.1, shape).astype(np.float32), rng.normal(0, 0.1, shape).astype(np.float32)
+
+
+def field(shifts: npt.ArrayLike, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """The same shift for every tile."""
+    tiles = [-(-n // tile) for n, tile in zip(shape, kernels.TILE, strict=True)]
+    shifts = np.asarray(shifts, np.float32)
+    return np.broadcast_to(shifts[:, None, None, :], (len(shifts), *tiles, 2))
+
+
+def smooth_picture(shape: tuple[int, int], seed: int = 0) -> npt.NDArray[np.float64]:
+    """Periodic picture without structure finer than 8 pixels."""
+    ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
+    white = np.fft.rfft2(np.random.default_rng(seed).normal(size=shape))
+    return np.fft.irfft2(white * (np.hypot(ky, kx) < 0.125), s=shape)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.float32])
+def test_sum_frames(dtype: type) -> None:
+    """Sum and frame means equal NumPy's for every type a camera writes."""
+    frames = movie((5, 70, 90), dtype)
+    total, means = kernels.sum_frames(frames)
+    np.testing.assert_allclose(total, frames.sum(axis=0, dtype=np.float64))
+    np.testing.assert_allclose(means, frames.mean(axis=(1, 2), dtype=np.float64))
+
+
+@pytest.mark.parametrize("factor", [1, 3, 4])
+def test_reduce_adds_up_blocks(factor: int) -> None:
+    """Reduce is the sum of corrected pixels over blocks; what does not fill a block is left out."""
+    frames, (gain, offset) = movie((3, 70, 95)), references((70, 95))
+    ny, nx = 70 // factor, 95 // factor
+    corrected = (frames * gain + offset)[:, : ny * factor, : nx * factor]
+    expected = corrected.reshape(3, ny, factor, nx, factor).sum(axis=(2, 4))
+    binned = kernels.reduce(frames, gain, offset, kernels.plan_outliers(NO_OUTLIERS, (70, 95)), factor=factor)
+    np.testing.assert_allclose(binned, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_reduce_replaces_outliers() -> None:
+    """A hot pixel and a hot cluster leave no trace in the binned frames of an even picture."""
+    frames = np.full((2, 64, 64), 5, np.uint8)
+    spots = np.array([[10, 10], [30, 30], [30, 31], [31, 30], [31, 31], [0, 63]], np.int32)
+    frames[:, spots[:, 0], spots[:, 1]] = 250
+    ones, zeros = np.ones((64, 64), np.float32), np.zeros((64, 64), np.float32)
+    binned = kernels.reduce(frames, ones, zeros, kernels.plan_outliers(spots, (64, 64)), factor=4)
+    np.testing.assert_array_equal(binned, 80)
+
+
+def test_correct_without_shift_is_the_weighted_sum() -> None:
+    """With no shift each running sum is the sum over frames of coefficient times corrected frame."""
+    frames, (gain, offset) = movie((4, 70, 300)), references((70, 300))
+    coefficients = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
+    sums = kernels.correct(
+        frames,
+        gain,
+        offset,
+        kernels.plan_outliers(NO_OUTLIERS, (70, 300)),
+        shifts=field(np.zeros((4, 2)), (70, 300)),
+        coefficients=coefficients,
+    )
+    np.testing.assert_allclose(
+        sums, np.einsum("tr,tyx->ryx", coefficients, frames * gain + offset), atol=2e-4
+    )
+
+
+def test_positive_shift_moves_content_to_larger_index() -> None:
+    """A whole-pixel shift of (+3, -5) moves a lone bright pixel by exactly (+3, -5)."""
+    frames = np.zeros((1, 96, 400), np.uint8)
+    frames[0, 40, 200] = 100
+    ones, zeros = np.ones((96, 400), np.float32), np.zeros((96, 400), np.float32)
+    moved = kernels.correct(
+        frames,
+        ones,
+        zeros,
+        kernels.plan_outliers(NO_OUTLIERS, (96, 400)),
+        shifts=field([[3, -5]], (96, 400)),
+        coefficients=np.ones((1, 1), np.float32),
+    )[0]
+    assert np.unravel_index(moved.argmax(), moved.shape) == (43, 195)
+    assert moved[43, 195] == pytest.approx(100)
+    assert np.abs(moved).sum() == pytest.approx(100, abs=1e-3)
+
+
+def test_sub_pixel_shift_is_the_fourier_shift() -> None:
+    """A fractional shift of a smooth picture equals the exact Fourier shift to half a percent of its spread."""
+    shape, shift = (128, 256), (1.37, -2.61)
+    picture = smooth_picture(shape)
+    ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
+    exact = np.fft.irfft2(
+        np.fft.rfft2(picture) * np.exp(-2j * np.pi * (ky * shift[0] + kx * shift[1])), s=shape
+    )
+    moved = kernels.correct(
+        picture.astype(np.float32)[None],
+        np.ones(shape, np.float32),
+        np.zeros(shape, np.float32),
+        kernels.plan_outliers(NO_OUTLIERS, shape),
+        shifts=field([shift], shape),
+        coefficients=np.ones((1, 1), np.float32),
+    )[0]
+    inside = (slice(8, -8), slice(8, -8))
+    # The weight table has 256 positions: up to 1/512 px off, times the steepest slope.
+    assert np.abs(moved - exact)[inside].max() < 0.02 * picture.std()
+
+
+def test_each_tile_follows_its_own_shift() -> None:
+    """A shift given for one tile moves the content of that tile only."""
+    shape = (kernels.TILE[0] * 2, kernels.TILE[1] * 2)
+    frames, shifts = movie((1, *shape)), np.zeros((1, 2, 2, 2), np.float32)
+    shifts[0, 1, 0] = (2, 0)
+    moved = kernels.correct(
+        frames,
+        np.ones(shape, np.float32),
+        np.zeros(shape, np.float32),
+        kernels.plan_outliers(NO_OUTLIERS, shape),
+        shifts=shifts,
+        coefficients=np.ones((1, 1), np.float32),
+    )[0]
+    ty, tx = kernels.TILE
+    np.testing.assert_allclose(moved[:ty], frames[0, :ty], atol=1e-5)
+    np.testing.assert_allclose(moved[ty:, :tx], frames[0, ty - 2 : -2, :tx], atol=1e-5)
+
+
+def test_beyond_the_edge_the_picture_is_reflected() -> None:
+    """Rows that come from beyond the detector are mirrored, so no seam and no zeros appear."""
+    frames = movie((1, 64, 64))
+    ones, zeros = np.ones((64, 64), np.float32), np.zeros((64, 64), np.float32)
+    moved = kernels.correct(
+        frames,
+        ones,
+        zeros,
+        kernels.plan_outliers(NO_OUTLIERS, (64, 64)),
+        shifts=field([[4, 0]], (64, 64)),
+        coefficients=np.ones((1, 1), np.float32),
+    )[0]
+    np.testing.assert_allclose(moved[:4], frames[0, 3::-1], atol=1e-5)
+
+
+def test_correct_replaces_outliers_before_interpolation() -> None:
+    """A hot pixel, at the edge and inside, neither shows nor rings after a fractional shift."""
+    frames = np.full((3, 64, 200), 7, np.uint8)
+    spots = np.array([[0, 0], [20, 127], [21, 128], [63, 199]], np.int32)
+    frames[:, spots[:, 0], spots[:, 1]] = 255
+    ones, zeros = np.ones((64, 200), np.float32), np.zeros((64, 200), np.float32)
+    total = kernels.correct(
+        frames,
+        ones,
+        zeros,
+        kernels.plan_outliers(spots, (64, 200)),
+        shifts=field(np.full((3, 2), 0.4), (64, 200)),
+        coefficients=np.ones((3, 1), np.float32),
+    )[0]
+    np.testing.assert_allclose(total, 21, atol=1e-4)
+
+
+def test_unused_frames_do_not_count() -> None:
+    """A frame with coefficient zero adds nothing, whatever is in it."""
+    frames = np.stack([movie((64, 64, 1))[..., 0], np.full((64, 64), 255)]).astype(np.float32)
+    frames[1] = np.nan
+    ones, zeros = np.ones((64, 64), np.float32), np.zeros((64, 64), np.float32)
+    total = kernels.correct(
+        frames,
+        ones,
+        zeros,
+        kernels.plan_outliers(NO_OUTLIERS, (64, 64)),
+        shifts=field(np.zeros((2, 2)), (64, 64)),
+        coefficients=np.array([[1], [0]], np.float32),
+    )[0]
+    np.testing.assert_allclose(total, frames[0], atol=1e-5)
+
+
+def test_interpolation_weights_sum_to_one() -> None:
+    """Constant pictures stay constant; whole positions copy."""
+    weights = lanczos_weights()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(weights[0], [0, 0, 1, 0, 0, 0], atol=1e-7)
+    np.testing.assert_allclose(weights[-1], [0, 0, 0, 1, 0, 0], atol=1e-7)
+
+
+def test_donors_are_good_and_near() -> None:
+    """Donors of a cluster are good pixels, none of the cluster itself, even when it is larger than the search."""
+    shape = (64, 64)
+    cluster = np.argwhere(np.hypot(*(np.indices(shape) - 32)) < 6).astype(np.int32)
+    plan = kernels.plan_outliers(cluster[::-1], shape)
+    bad = np.zeros(shape, bool)
+    bad[cluster[:, 0], cluster[:, 1]] = True
+    assert plan.donors.shape == (len(cluster), N_DONORS)
+    assert not bad.ravel()[plan.donors].any()
+    y, x = np.divmod(plan.donors, 64)
+    assert np.hypot(y - cluster[:, :1], x - cluster[:, 1:]).max() < 10
+
+
+def test_a_picture_with_no_good_pixel_keeps_its_values() -> None:
+    """When every pixel is an outlier there is nothing to draw from, and nothing breaks."""
+    everything = np.argwhere(np.ones((8, 8), bool)).astype(np.int32)
+    plan = kernels.plan_outliers(everything, (8, 8))
+    np.testing.assert_array_equal(plan.donors[:, 0], np.arange(64))
+
+
+def spectra(seed: int = 0) -> tuple[npt.NDArray[np.generic], ...]:
+    """Random spectra on a small half-plane grid."""
+    rng = np.random.default_rng(seed)
+    values = (rng.normal(size=(5, 96, 33)) + 1j * rng.normal(size=(5, 96, 33))).astype(np.complex64)
+    ky, kx = np.fft.fftfreq(96).astype(np.float32), np.fft.rfftfreq(64).astype(np.float32)
+    ring = np.minimum(np.hypot(ky[:, None], kx[None, :]) * 8, 3).astype(np.int32)
+    ring[0, 0] = -1
+    q = rng.uniform(0.5, 1, (5, 4)).astype(np.float32)
+    return values, ky, kx, ring, q, rng.normal(0, 2, (5, 2))
+
+
+def test_shifted_sum_and_its_gradient() -> None:
+    """The aligned sum equals the formula, and the gradient equals the finite difference of the objective."""
+    values, ky, kx, ring, q, shifts = spectra()
+    weight = np.array([1.0, 0.5, 2.0, 0.1], np.float32)
+    ring_q = np.where(ring >= 0, q[:, ring], 0)
+
+    def aligned(s: npt.NDArray[np.float64]) -> npt.NDArray[np.complex128]:
+        wave = np.exp(-2j * np.pi * (ky[:, None] * s[:, 0, None, None] + kx * s[:, 1, None, None]))
+        return (ring_q * values * wave).sum(axis=0)
+
+    def objective(s: npt.NDArray[np.float64]) -> float:
+        return float((np.where(ring >= 0, weight[ring], 0) * np.abs(aligned(s)) ** 2).sum())
+
+    measured = kernels.shifted_sum(values, ky, kx, ring, q, shifts)
+    np.testing.assert_allclose(measured, aligned(shifts), atol=1e-4)
+    gradient = kernels.shift_gradient(values, ky, kx, ring, q, shifts, measured, weight)
+    for t, axis in [(0, 0), (2, 1), (4, 0)]:
+        step = np.zeros_like(shifts)
+        step[t, axis] = 1e-4
+        expected = (objective(shifts + step) - objective(shifts - step)) / 2e-4
+        assert gradient[t, axis] == pytest.approx(expected, rel=1e-3)
+
+
+def test_add_filtered_is_linear_between_samples() -> None:
+    """The radial filter is interpolated linearly, and what is added comes on top of what was there."""
+    ky, kx = np.fft.fftfreq(64).astype(np.float32), np.fft.rfftfreq(64).astype(np.float32)
+    spectrum = np.ones((64, 33), np.complex64) * (2 + 1j)
+    total = np.ones((64, 33), np.complex64)
+    frequency = np.linspace(0, 0.75, 31)
+    kernels.add_filtered(total, spectrum, ky, kx, frequency, frequency**2)
+    radius = np.hypot(ky[:, None], kx[None, :])
+    np.testing.assert_allclose(total, 1 + spectrum * np.interp(radius, frequency, frequency**2), rtol=1e-5)

@@ -1,0 +1,133 @@
+"""The whole way of one movie, from counts to pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from komad.config import Processing
+from komad.errors import MotionError, ParameterError
+from komad.model import Acquisition, MicrographResult
+from komad.pipeline import correct_movie, sum_stack
+from tests.toy import rms_error, toy_movie
+
+ACQUISITION = Acquisition(pixel_size_angstrom=1.0, voltage_kv=300, dose_per_frame=1.2)
+NO_OUTLIERS = np.zeros((0, 2), np.int32)
+
+
+def correct(
+    frames, *, gain=None, outliers=NO_OUTLIERS, acquisition=ACQUISITION, **settings
+) -> MicrographResult:  # type: ignore[no-untyped-def]
+    """Run the pipeline with defaults."""
+    return correct_movie(
+        frames,
+        gain=gain,
+        dark=None,
+        outliers_yx=outliers,
+        acquisition=acquisition,
+        processing=Processing(**settings),
+        even_odd=True,
+        power_spectrum_wanted=True,
+    )
+
+
+def test_correction_sharpens_the_picture() -> None:
+    """The corrected sum resembles the specimen far more than the plain sum, the dose-weighted one even more."""
+    movie = toy_movie(seed=11, contrast=0.2)
+    result = correct(movie.frames)
+    assert rms_error(result.motion.shifts_px, movie.shifts_px) < 0.1
+    inside = (slice(64, -64), slice(64, -64))
+    corrected, weighted, still = (
+        np.corrcoef(picture[inside].ravel(), movie.specimen[inside].ravel())[0, 1]
+        for picture in (result.sum_unweighted, result.sum_dose_weighted, movie.frames.sum(axis=0))
+    )
+    assert corrected > 1.3 * still
+    assert weighted > corrected
+    assert result.mean_e_per_px_frame == pytest.approx(1.2, rel=0.01)
+
+
+def test_result_does_not_depend_on_the_gain_pattern() -> None:
+    """Counts made through a detector with a strong pattern give the same shifts when the gain is right."""
+    movie = toy_movie(seed=12, contrast=0.2)
+    gain = np.ones((512, 512), np.float32)
+    gain[:, ::8] = 0.5
+    result = correct((movie.frames / gain).round().astype(np.uint8), gain=gain)
+    assert rms_error(result.motion.shifts_px, movie.shifts_px) < 0.1
+
+
+def test_skipped_frames_are_neither_aligned_nor_summed() -> None:
+    """Skipped frames have no shift and add no counts; their dose still ages the ones after them."""
+    movie = toy_movie(seed=13)
+    result = correct(movie.frames, skip_first=2, skip_last=3)
+    assert np.isnan(result.motion.shifts_px[[0, 1, -3, -2, -1]]).all()
+    assert result.motion.shifts_px[2].tolist() == [0, 0]
+    assert result.sum_unweighted.mean() == pytest.approx(19 * 1.2, rel=0.01)
+    late = correct(
+        movie.frames[2:-3],
+        acquisition=Acquisition(pixel_size_angstrom=1, voltage_kv=300, dose_per_frame=1.2, pre_exposure=2.4),
+    )
+    np.testing.assert_allclose(result.sum_dose_weighted, late.sum_dose_weighted, atol=0.02)
+
+
+def test_without_dose_weighting_no_dose_is_needed() -> None:
+    """The pixel size alone is enough for a plain sum."""
+    movie = toy_movie(n_frames=6, seed=14)
+    result = correct(movie.frames, acquisition=Acquisition(pixel_size_angstrom=1.0), dose_weighting=False)
+    assert result.sum_dose_weighted is None
+
+
+@pytest.mark.parametrize(
+    ("acquisition", "message"),
+    [
+        (Acquisition(voltage_kv=300, dose_per_frame=1), "pixel size unknown"),
+        (Acquisition(pixel_size_angstrom=1, voltage_kv=300), "dose per frame unknown"),
+        (Acquisition(pixel_size_angstrom=1, dose_per_frame=1), "voltage unknown"),
+        (Acquisition(pixel_size_angstrom=1, dose_per_frame=1, voltage_kv=80), "100 to 300 kV"),
+    ],
+)
+def test_unknown_parameters_are_named(acquisition: Acquisition, message: str) -> None:
+    """What is needed and unknown, or out of range, is named."""
+    with pytest.raises(ParameterError, match=message):
+        correct(toy_movie(n_frames=4).frames, acquisition=acquisition)
+
+
+def test_skipping_everything_is_refused() -> None:
+    """An error with the numbers, not an empty picture."""
+    with pytest.raises(MotionError, match="the movie has 4, skip_first is 3"):
+        correct(toy_movie(n_frames=4).frames, skip_first=3, skip_last=1)
+
+
+def test_hot_pixels_are_found_and_replaced() -> None:
+    """A pixel that counts 200 in every frame is listed and leaves no spike in the sum."""
+    frames = toy_movie(n_frames=8, seed=15).frames.copy()
+    frames[:, 100, 200] = 200
+    stack = sum_stack(frames, gain=None, dark=None, defects=None, processing=Processing())
+    assert stack.outliers_yx.tolist() == [[100, 200]]
+    assert stack.total.dtype == np.uint16
+    result = correct(frames, outliers=stack.outliers_yx)
+    assert result.sum_unweighted.max() < 100
+    assert result.n_outliers == 1
+
+
+def test_binning_halves_the_picture_and_doubles_the_pixel() -> None:
+    """Output pixel size and picture size agree."""
+    result = correct(toy_movie(n_frames=6).frames, bin_factor=2)
+    assert result.sum_unweighted.shape == (256, 256)
+    assert result.pixel_size_angstrom == 2.0
+
+
+def test_inputs_are_never_changed() -> None:
+    """Read-only frames, gain and outliers go through all stages."""
+    frames, gain = toy_movie(n_frames=5).frames, np.ones((512, 512), np.float32)
+    outliers = np.array([[5, 5]], np.int32)
+    for array in (frames, gain, outliers):
+        array.setflags(write=False)
+    assert np.isfinite(correct(frames, gain=gain, outliers=outliers).sum_unweighted).all()
+
+
+def test_signed_and_floating_movies_have_a_float_sum() -> None:
+    """The stack sum of a movie that is not counts is kept as float32."""
+    frames = np.random.default_rng(0).normal(10, 3, (3, 128, 128)).astype(np.float32)
+    stack = sum_stack(frames, gain=None, dark=None, defects=None, processing=Processing())
+    assert stack.total.dtype == np.float32
+    np.testing.assert_allclose(stack.total, frames.sum(axis=0), rtol=1e-5)
