@@ -20,8 +20,9 @@ FloatArray = npt.NDArray[np.float64]
 
 DELOCALISED_TO_ANGSTROM = 3.0
 """Boxes hold the fringes of details down to this size; finer ones are weak under the envelope."""
-CARBON_ATOMS_PER_ANGSTROM2 = 15.0
-"""A film of 150 Å at 0.1 atoms per Å³ (2 g/cm³)."""
+CARBON_ATOMS_PER_ANGSTROM2 = 5.0
+"""Independent atoms that scatter as a film does. A film of 150 Å has 15 (2 g/cm³), but they keep apart, which takes
+away most of the coarse grain; a third is assumed."""
 CARBON_DARKENING = 0.15
 """Electrons that the film keeps from the picture."""
 EDGE_WIDTH_PX = 6.0

@@ -1,0 +1,154 @@
+"""The fake microscope writes as cameras do."""
+
+import re
+import threading
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+
+from komad.errors import ParameterError
+from komad.simulate import MovieSpec, microscope, read_truth, simulate_movie
+from komad.simulate.microscope import run_session
+
+TINY = MovieSpec(n_frames=4, ny=48, nx=64, max_count=255, seed=11)
+FULL_BYTES = 1024 + 4 * 48 * 64
+
+
+class Watching(threading.Event):
+    """An event that notes the sizes of all files whenever the microscope pauses."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.directory = directory
+        self.seen: list[dict[str, int]] = []
+        self.pauses: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seen.append({path.name: path.stat().st_size for path in self.directory.iterdir()})
+        self.pauses.append(timeout or 0.0)
+        return self.is_set()
+
+
+def test_rename_uses_a_temporary_name(tmp_path, monkeypatch):
+    """While a movie is written its final name does not exist; then it does, and the temporary one is gone."""
+    written_to = []
+
+    def spy(path, *args, **kwargs):
+        assert not path.with_suffix("").exists()
+        written_to.append(path.name)
+        original(path, *args, **kwargs)
+
+    original = microscope.write_movie
+    monkeypatch.setattr(microscope, "write_movie", spy)
+    movies = run_session(tmp_path, TINY, 2, 0.0)
+    assert written_to == ["movie_0001.mrc.tmp", "movie_0002.mrc.tmp"]
+    assert [path.name for path in movies] == ["movie_0001.mrc", "movie_0002.mrc"]
+    assert not list(tmp_path.glob("*.tmp"))
+    assert all(path.stat().st_size == FULL_BYTES for path in movies)
+
+
+def test_grow_shows_every_frame_arriving(tmp_path):
+    """The final name exists from the first frame on, and gains one frame at a time."""
+    stop = Watching(tmp_path)
+    (path,) = run_session(tmp_path, TINY, 1, 1.0, mode="grow", stop=stop)
+    sizes = [files[path.name] for files in stop.seen if path.name in files]
+    assert sizes == [1024 + n * 48 * 64 for n in (1, 2, 3, 4)]
+
+
+def test_slow_copy_arrives_in_pieces(tmp_path):
+    """The final name grows in more than ten steps to its full size, with pauses of half the interval in all."""
+    stop = Watching(tmp_path)
+    (path,) = run_session(tmp_path, TINY, 1, 2.0, mode="slow-copy", stop=stop)
+    sizes = [files[path.name] for files in stop.seen if path.name in files]
+    assert len(sizes) > 10
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == FULL_BYTES
+    assert sum(stop.pauses) == pytest.approx(1.0, rel=0.1)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_burst_drops_five_at_once(tmp_path):
+    """Movies one to five are due at once, the sixth only after five intervals."""
+    stop = Watching(tmp_path)
+    run_session(tmp_path, TINY, 6, 50.0, mode="burst", stop=stop)
+    assert stop.pauses[:5] == [0.0] * 5
+    assert stop.pauses[5] == pytest.approx(250.0, abs=10)
+
+
+def test_gain_comes_first_and_belongs_to_all_movies(tmp_path):
+    """The gain reference is there before any movie and is the camera's."""
+    stop = Watching(tmp_path)
+    run_session(tmp_path, TINY, 2, 0.0, stop=stop)
+    assert list(stop.seen[0]) == ["gain.mrc"]
+    with mrcfile.open(tmp_path / "gain.mrc") as mrc:
+        np.testing.assert_array_equal(mrc.data, simulate_movie(TINY).gain)
+
+
+def test_truth_is_written_before_its_movie_and_told(tmp_path):
+    """Each movie's truth file exists when the callback comes and says the same."""
+    told = []
+
+    def on_movie(path, truth):
+        back = read_truth(path.with_name(f"{path.stem}_truth.json"))
+        np.testing.assert_array_equal(back.global_px, truth.global_px)
+        told.append(truth)
+
+    run_session(tmp_path, TINY, 2, 0.0, on_movie=on_movie)
+    assert len(told) == 2
+    assert (told[0].global_px != told[1].global_px).any()
+
+
+def test_first_movie_is_the_one_the_spec_describes(tmp_path):
+    """A session's first movie equals the movie simulated alone."""
+    (path,) = run_session(tmp_path, TINY, 1, 0.0)
+    with mrcfile.open(path) as mrc:
+        np.testing.assert_array_equal(mrc.data.view(np.uint8), simulate_movie(TINY).frames)
+
+
+def test_stop_ends_the_session(tmp_path):
+    """A stop during the pause ends at once, with whole movies only."""
+    stop = threading.Event()
+    started = time.monotonic()
+    movies = run_session(tmp_path, TINY, 5, 60.0, on_movie=lambda *_: stop.set(), stop=stop)
+    assert time.monotonic() - started < 20
+    assert [path.stat().st_size for path in movies] == [FULL_BYTES]
+
+
+def test_mdoc_says_what_the_movie_is(tmp_path):
+    """SerialEM's sidecar lies beside the movie with pixel size, voltage, dose and number of frames."""
+    (path,) = run_session(tmp_path, TINY, 1, 0.0, sidecars="mdoc", file_format="tiff-lzw")
+    text = (tmp_path / "movie_0001.tif.mdoc").read_text()
+    values = dict(re.findall(r"^(\w+) = (.*?)$", text, re.MULTILINE))
+    assert float(values["Voltage"]) == 300
+    assert float(values["PixelSpacing"]) == pytest.approx(0.83)
+    assert float(values["ExposureDose"]) == pytest.approx(4.8)
+    assert values["NumSubFrames"] == "4"
+    assert [float(word) for word in values["FrameDosesAndNumber"].split()] == [1.2, 4]
+    assert values["SubFramePath"].endswith(path.name)
+
+
+def test_epu_xml_is_in_si_units(tmp_path):
+    """EPU's XML is beside the movie, well formed, with dose in e/m², pixel size in m and voltage in V."""
+    (path,) = run_session(tmp_path, TINY, 1, 0.0, sidecars="epu")
+    assert path.name.endswith("_fractions.mrc")
+    root = ET.parse(tmp_path / path.name.replace("_fractions.mrc", ".xml")).getroot()
+    arrays = "{http://schemas.microsoft.com/2003/10/Serialization/Arrays}"
+    shared = "{http://schemas.datacontract.org/2004/07/Fei.SharedObjects}"
+    pairs = {pair[0].text: pair[1] for pair in root.iter(f"{arrays}KeyValueOfstringanyType")}
+    assert float(pairs["Dose"].text) == pytest.approx(4.8e20)
+    assert pairs["FractionationSettings"][0].text == "4"
+    assert float(root.find(f".//{shared}pixelSize/{shared}x/{shared}numericValue").text) == pytest.approx(
+        0.83e-10
+    )
+    assert float(root.find(f".//{shared}AccelerationVoltage").text) == 300000
+    assert [child.text for child in root.find(f".//{shared}ReadoutArea")][:2] == ["48", "64"]
+
+
+def test_unknown_mode_is_refused(tmp_path):
+    """A misspelt mode is an error that lists the right ones."""
+    with pytest.raises(ParameterError, match="slow-copy"):
+        run_session(tmp_path, TINY, 1, 0.0, mode="slow")
