@@ -138,7 +138,7 @@ def test_frame_that_vanishes_while_reading(tmp_path: Path) -> None:
     with movies.open_movie(path) as reader:
         reader.check_complete()
         path.write_bytes(path.read_bytes()[: 1024 + 130])
-        with pytest.raises(MovieTruncatedError, match="frame 3 of 4 .* ends 50 bytes early"):
+        with pytest.raises(MovieTruncatedError, match=r"frame 3 of 4 .* ends 50 bytes early"):
             reader.read_frame(2)
 
 

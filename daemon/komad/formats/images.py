@@ -86,11 +86,10 @@ def write_mrc(
     DiskFullError
         No space is left.
     """
+    largest = np.abs(image).max()
+    if float16 and largest > np.finfo(np.float16).max:
+        raise OutputError(f"cannot write {path}: values up to {largest:g} do not fit into 16-bit floats")
     stored = image.astype(np.float16 if float16 else np.float32, copy=False)
-    if float16 and np.isinf(stored).any() and np.isfinite(image).all():
-        raise OutputError(
-            f"cannot write {path}: values up to {np.abs(image).max():g} do not fit into 16-bit floats"
-        )
     with atomic_file(path) as temporary, mrcfile.new(temporary, overwrite=True) as mrc:
         mrc.set_data(stored)
         mrc.voxel_size = pixel_size_angstrom or 0.0

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from komad.arrays import thread_count
 from komad.errors import MovieError, MovieTruncatedError
 from komad.formats import tiff
-from komad.formats.mrc import HEADER_BYTES, MrcReader, is_header, parse_header
+from komad.formats.mrc import HEADER_BYTES, MrcReader, parse_header
 from komad.formats.mrcz import MrczReader
 from komad.formats.reader import MovieReader
 from komad.formats.source import SourceFile, map_in_order
@@ -129,7 +129,7 @@ def _identify(source: SourceFile) -> MovieFormat:
         )
     if start.startswith(tiff.SIGNATURES):
         return MovieFormat.TIFF
-    if not is_header(start):
+    if start[208:212] != b"MAP ":  # old MRC files lack it, but none begins with one of these
         for signature, kind in OTHER_KINDS.items():
             if start.startswith(signature):
                 raise MovieError(f"{source.path} is {kind}")

@@ -28,6 +28,8 @@ STORED = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 7: "i4", 8: "u4", 12: "f2", PACKED
 """Mode -> NumPy type on disk. 7 and 8 are not in MRC2014, but in the archives of python-mrcz."""
 CODECS = {"blosclz": 1, "lz4": 2, "lz4hc": 3, "zlib": 5, "zstd": 6}
 """MRCZ keeps `1000 * codec + mode` in the mode field."""
+MAX_SIDE = 1 << 20
+"""Pixels. A larger number is no width or height, but the sign of a wrong byte order or another kind of file."""
 PIXEL_SIZE_RANGE_ANGSTROM = (0.05, 50.0)
 """A pixel size outside was never set."""
 
@@ -151,17 +153,18 @@ def parse_header(raw: bytes, path: Path) -> MrcLayout:
     )
 
 
-def is_header(raw: bytes) -> bool:
-    """Whether these bytes begin an MRC or MRCZ file, also one without the `MAP ` of newer files."""
-    return len(raw) >= HEADER_BYTES and _byte_order(raw) is not None
-
-
 def _byte_order(raw: bytes) -> str | None:
     # The machine stamp at byte 212 is wrong in files of several programs, so it only says what to try first.
     orders = "><" if raw[212] == 0x11 else "<>"
     for order in orders:
         nx, ny, nz, mode = struct.unpack_from(order + "4i", raw)
-        if nx > 0 and ny > 0 and nz >= 0 and 0 <= mode < 16000 and mode % 1000 in STORED:
+        if (
+            0 < nx < MAX_SIDE
+            and 0 < ny < MAX_SIDE
+            and nz >= 0
+            and 0 <= mode < 16000
+            and mode % 1000 in STORED
+        ):
             return order
     return None
 
@@ -198,7 +201,7 @@ def build_header(
     struct.pack_into("<4si", raw, 104, b"json" if layout.has_json else b"", 20140)
     if layout.mode == 0:
         struct.pack_into("<2i", raw, 152, IMOD_STAMP, 0 if layout.is_unsigned else IMOD_SIGNED)
-    struct.pack_into("<4s4B f i", raw, 208, b"MAP ", 0x44, 0x44, 0, 0, -1.0, len(labels))
+    struct.pack_into("<4s4B f i", raw, 208, b"MAP ", 0x44, 0x41, 0, 0, -1.0, len(labels))
     for place, label in enumerate(labels):
         struct.pack_into("80s", raw, 224 + 80 * place, label.encode("ascii"))
     return raw
