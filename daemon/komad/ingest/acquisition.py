@@ -1,0 +1,154 @@
+"""Optics and dose of a movie, from all that is known of it.
+
+Order of precedence, for each value by itself:
+
+1. supplied by the operator (`komad supply`, options of `komad process`),
+2. configuration: `acquisition` of the watched folder,
+3. sidecar: SerialEM's `.mdoc` or EPU's `.xml`,
+4. header of the movie (pixel size only),
+5. the default, for spherical aberration, amplitude contrast, pre-exposure and optics group.
+
+What is written in the configuration therefore wins over what the microscope says; where they disagree by more than
+2 % a note says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from komad.config import AcquisitionSettings, Processing
+from komad.errors import ParameterError
+from komad.ingest.reading import Reading
+from komad.model import Acquisition, MovieHeader
+
+DISAGREEMENT = 0.02
+"""Two sources that differ by more than this fraction are worth a person's look."""
+
+PLAUSIBLE_PIXEL_SIZE_ANGSTROM = (0.05, 50.0)
+
+LOWEST_VOLTAGE_KV, HIGHEST_VOLTAGE_KV = 100.0, 300.0
+"""Dose weighting is defined between these."""
+
+
+def resolve(
+    header: MovieHeader,
+    settings: AcquisitionSettings,
+    reading: Reading,
+    *,
+    supplied: Mapping[str, object] | None = None,
+    bound: Acquisition | None = None,
+) -> Acquisition:
+    """Choose each value from the best source that has it.
+
+    Parameters
+    ----------
+    header, settings, reading
+        What the file, the configuration and the sidecar say.
+    supplied
+        Fields of `Acquisition` -> values that an operator gave.
+    bound
+        The acquisition as it was bound to the movie earlier: what was supplied or configured then, stays.
+
+    Raises
+    ------
+    ParameterError
+        A supplied value is out of range, or there is no such field.
+    """
+    offers: list[tuple[str, Mapping[str, Any]]] = [("supplied", _checked(supplied or {}))]
+    if bound is not None:
+        offers += [
+            (source, {field: getattr(bound, field)})
+            for field, source in bound.sources.items()
+            if source in {"supplied", "configuration"}
+        ]
+    offers.append(("configuration", settings.model_dump(include=settings.model_fields_set)))
+    offers.append((reading.name, reading.values))
+    header_values, header_doubts = _from_header(header)
+    offers.append(("header", header_values))
+    offers.append(("default", AcquisitionSettings().model_dump()))
+
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    doubts = {
+        field: "; ".join(filter(None, (reading.doubts.get(field), header_doubts.get(field))))
+        for field in reading.doubts.keys() | header_doubts.keys()
+    }
+    notes = {"sidecar": doubts["sidecar"]} if "sidecar" in doubts else {}
+    for field in AcquisitionSettings.model_fields:
+        said = [(source, given[field]) for source, given in offers if given.get(field) is not None]
+        if said:
+            sources[field], values[field] = said[0]
+        # Why a source was not used matters only where no better one was found.
+        doubt = doubts.get(field, "") if not said or said[0][0] == "header" else ""
+        note = "; ".join(filter(None, (_disagreement(said), doubt)))
+        if note:
+            notes[field] = note
+    return Acquisition(**values, sources=sources, notes=notes, facts=dict(reading.facts))
+
+
+def missing_parameters(acquisition: Acquisition, processing: Processing) -> str:
+    """Say what must be known before the movie can be corrected, and what to do; '' when nothing is missing."""
+    needed = [
+        ("pixel size", "pixel_size_angstrom", "--pixel-size", True),
+        ("voltage", "voltage_kv", "--voltage", True),
+        ("dose per frame", "dose_per_frame", "--dose-per-frame", processing.dose_weighting),
+    ]
+    unknown = [row for row in needed if row[3] and getattr(acquisition, row[1]) is None]
+    if unknown:
+        names = " and ".join(row[0] for row in unknown)
+        settings = ", ".join(f"acquisition.{row[1]}" for row in unknown)
+        options = " ".join(f"{row[2]} ..." for row in unknown)
+        way_out = ", or switch processing.dose_weighting off" if unknown == needed[2:] else ""
+        return (
+            f"{names} unknown: set {settings} of this folder in the configuration, "
+            f"or run `komad supply {options}`{way_out}"
+        )
+    voltage = acquisition.voltage_kv
+    if processing.dose_weighting and not LOWEST_VOLTAGE_KV <= (voltage or 0.0) <= HIGHEST_VOLTAGE_KV:
+        return (
+            f"voltage is {voltage:g} kV (from {acquisition.sources.get('voltage_kv', 'an unknown source')}), dose "
+            f"weighting is defined from 100 to 300 kV: correct acquisition.voltage_kv of this folder, "
+            f"or switch processing.dose_weighting off"
+        )
+    return ""
+
+
+def _checked(supplied: Mapping[str, object]) -> dict[str, object]:
+    """Apply the ranges of the configuration to supplied values; None is as good as not given."""
+    given = {field: value for field, value in supplied.items() if value is not None}
+    try:
+        return AcquisitionSettings.model_validate(given).model_dump(include=set(given))
+    except ValidationError as error:
+        problems = "; ".join(f"{problem['loc'][0]}: {problem['msg']}" for problem in error.errors())
+        raise ParameterError(f"the value supplied cannot be used: {problems}") from error
+
+
+def _from_header(header: MovieHeader) -> tuple[dict[str, float], dict[str, str]]:
+    """Pixel size when the header's is to be believed, else why not."""
+    pixel_size = header.pixel_size_angstrom
+    low, high = PLAUSIBLE_PIXEL_SIZE_ANGSTROM
+    if pixel_size is None:
+        return {}, {}
+    if pixel_size == 1.0:
+        return {}, {
+            "pixel_size_angstrom": "the header says exactly 1 Å, which programs write when they do not know"
+        }
+    if not low <= pixel_size <= high:
+        return {}, {"pixel_size_angstrom": f"the header says {pixel_size:g} Å, which cannot be"}
+    return {"pixel_size_angstrom": pixel_size}, {}
+
+
+def _disagreement(said: list[tuple[str, Any]]) -> str:
+    """Name the sources that say something else than the first, which is used; a default is not a source."""
+    if not said or isinstance(said[0][1], str):
+        return ""
+    source, used = said[0]
+    differing = [
+        f"{other} says {value:g}"
+        for other, value in said[1:]
+        if other != "default" and abs(value - used) > DISAGREEMENT * abs(used)
+    ]
+    return f"{source} says {used:g} and is used, but {', '.join(differing)}" if differing else ""

@@ -1,0 +1,118 @@
+"""Candidate -> Movie: all that the rest of the program needs to know, bound at this moment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from komad.config import Processing, WatchFolder
+from komad.errors import MovieChangedError, MovieMissingError
+from komad.formats.movies import read_header
+from komad.ingest import references, sidecars
+from komad.ingest.acquisition import resolve
+from komad.model import Acquisition, Candidate, Movie
+
+_MEBIBYTE = 2**20
+
+
+def describe(
+    candidate: Candidate,
+    folder: WatchFolder,
+    processing: Processing,
+    *,
+    reference_directory: Path | None,
+    supplied: Mapping[str, object] | None = None,
+) -> Movie:
+    """Describe a finished movie: header, sidecar, acquisition, references and settings.
+
+    Parameters
+    ----------
+    candidate
+        The file as it was found.
+    folder, processing
+        Settings that are bound to the movie.
+    reference_directory
+        Where private copies of gain, dark and defects are kept; None makes none.
+    supplied
+        Fields of `Acquisition` -> values that an operator gave; they win over everything else.
+
+    Returns
+    -------
+    Movie
+        With `movie_id` 0 and a stem that is unique only if the file name is.
+
+    Raises
+    ------
+    MovieError
+        The file cannot be read, is gone, or is not the file any more that was found.
+    ReferenceError
+        A reference that the configuration names cannot be used.
+    ParameterError
+        A supplied value is out of range.
+    """
+    header = read_header(candidate.path)
+    fingerprint = _fingerprint(candidate)
+    return Movie(
+        movie_id=0,
+        path=candidate.path,
+        size_bytes=candidate.size_bytes,
+        mtime_ns=candidate.mtime_ns,
+        fingerprint=fingerprint,
+        stem=stem_of(candidate.path),
+        header=header,
+        acquisition=resolve(
+            header, folder.acquisition, sidecars.find(candidate.path, header), supplied=supplied
+        ),
+        references=references.bind(folder.references, reference_directory),
+        processing=processing.model_dump(),
+        found_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+
+
+def reconsider(
+    movie: Movie, folder: WatchFolder, *, supplied: Mapping[str, object] | None = None
+) -> Acquisition:
+    """Look again for values that were unknown: a sidecar that came later, a configuration that was completed.
+
+    What was supplied or configured when the movie was found stays as it was bound; `supplied` wins over it.
+
+    Raises
+    ------
+    ParameterError
+        A supplied value is out of range.
+    """
+    reading = sidecars.find(movie.path, movie.header)
+    return resolve(movie.header, folder.acquisition, reading, supplied=supplied, bound=movie.acquisition)
+
+
+def stem_of(path: Path) -> str:
+    """Name of all outputs of a movie: its file name without the suffix.
+
+    RELION replaces dots by underscores; white space would break STAR tables and `@` means a slice of a stack.
+    """
+    return re.sub(r"[^\w+-]", "_", path.stem)
+
+
+def _fingerprint(candidate: Candidate) -> str:
+    """SHA-256 over size, first and last mebibyte: tells a file from another one that has its name.
+
+    Raises MovieMissingError, or MovieChangedError when size or mtime are not those that were found.
+    """
+    try:
+        with candidate.path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if (status.st_size, status.st_mtime_ns) != (candidate.size_bytes, candidate.mtime_ns):
+                raise MovieChangedError(
+                    f"{candidate.path}: changed since it was found; it is looked at again"
+                )
+            digest = hashlib.sha256(str(status.st_size).encode())
+            digest.update(file.read(_MEBIBYTE))
+            file.seek(max(0, status.st_size - _MEBIBYTE))
+            digest.update(file.read(_MEBIBYTE))
+    except OSError as error:
+        raise MovieMissingError(f"{candidate.path}: cannot be read ({error.strerror})") from error
+    return digest.hexdigest()

@@ -1,0 +1,60 @@
+"""What one sidecar says of one movie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """Values that are certain, and why others are not."""
+
+    name: str
+    """File name of the sidecar."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Field of `Acquisition` -> value in its unit."""
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    """Field of `Acquisition` -> why what the sidecar says was not used."""
+    facts: Mapping[str, float | str] = field(default_factory=dict)
+    """What else is worth keeping; names carry the unit."""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        found: Mapping[str, tuple[float | None, str]],
+        facts: Mapping[str, float | str],
+    ) -> Reading:
+        """Make a reading from (value, doubt) of each field: the value when there is one, else the doubt, if any."""
+        return cls(
+            name=name,
+            values={field: value for field, (value, _) in found.items() if value},
+            doubts={
+                field: f"{name}: {doubt}" for field, (value, doubt) in found.items() if doubt and not value
+            },
+            facts=facts,
+        )
+
+
+def times_finer(movie: tuple[float, float], image: tuple[float, float]) -> float | None:
+    """Sampling of a movie relative to an image of the same field, both given as two sides in pixels.
+
+    Returns
+    -------
+    float or None
+        A power of two; None when the sides do not agree with one within 1 %: then the fields differ.
+    """
+    finer = float(2.0 ** round(math.log2(movie[0] / image[0])))
+    same_field = all(abs(m / (i * finer) - 1) < 0.01 for m, i in zip(movie, image, strict=True))
+    return finer if same_field else None
+
+
+def same_count(said: float, n_frames: int) -> bool:
+    """Tell whether a number of frames in a sidecar means the frames of the movie.
+
+    One frame or 5 % may be missing (cameras drop frames at the end): the dose per frame stays what it was. A larger
+    difference means that frames were grouped or left out, and the dose of a frame of the movie is not known.
+    """
+    return abs(said - n_frames) <= max(1.0, 0.05 * n_frames)

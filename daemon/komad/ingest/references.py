@@ -1,0 +1,80 @@
+"""References as they are at this moment: named by content and kept, whatever becomes of the original."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from functools import lru_cache
+from pathlib import Path
+
+from komad.config import ReferenceSettings
+from komad.errors import ReferenceError  # noqa: A004 - the field's word
+from komad.formats.atomic import atomic_file
+from komad.model import ReferenceFile, References
+
+
+def bind(settings: ReferenceSettings, directory: Path | None) -> References:
+    """Bind the references that the configuration names to their present content.
+
+    Parameters
+    ----------
+    settings
+        `references` of the watched folder.
+    directory
+        Where the private copies are kept, as `<sha256><suffix>`; None makes no copies (one-off jobs).
+
+    Raises
+    ------
+    ReferenceError
+        A file that is named is missing, empty or unreadable. Never a silent run without it.
+    """
+    return References(
+        gain=_bind(settings.gain, "gain", directory),
+        gain_rot=settings.gain_rot,
+        gain_flip=settings.gain_flip,
+        dark=_bind(settings.dark, "dark", directory),
+        defects=_bind(settings.defects, "defects", directory),
+    )
+
+
+def _bind(original: Path | None, kind: str, directory: Path | None) -> ReferenceFile | None:
+    if original is None:
+        return None
+    advice = f"put the file back, or correct references.{kind} in the configuration"
+    try:
+        status = original.stat()
+        if status.st_size == 0:
+            raise ReferenceError(f"{original}: the {kind} reference is an empty file; {advice}")
+        sha256 = _sha256_cached(original, status.st_size, status.st_mtime_ns)
+        if directory is None:
+            return ReferenceFile(path=original, original_path=original, sha256=sha256)
+        copy = directory / f"{sha256}{original.suffix.lower()}"
+        if not copy.exists():
+            _copy(original, copy, sha256)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ReferenceError(
+            f"{original}: the {kind} reference cannot be read ({reason}); {advice}"
+        ) from error
+    return ReferenceFile(path=copy, original_path=original, sha256=sha256)
+
+
+def _copy(original: Path, copy: Path, sha256: str) -> None:
+    """Make the private copy. Not a hard link: a program may write a new reference into the same file."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(copy) as temporary:
+        shutil.copyfile(original, temporary)
+        if _sha256(temporary) != sha256:
+            raise ReferenceError(
+                f"{original}: the reference changed while it was read; it is read again with the next movie"
+            )
+
+
+@lru_cache(maxsize=64)
+def _sha256_cached(path: Path, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - parts of the key
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
