@@ -102,9 +102,10 @@ def missing_parameters(acquisition: Acquisition, processing: Processing) -> str:
         settings = ", ".join(f"acquisition.{row[1]}" for row in unknown)
         options = " ".join(f"{row[2]} ..." for row in unknown)
         way_out = ", or switch processing.dose_weighting off" if unknown == needed[2:] else ""
+        reasons = "".join(f" ({acquisition.notes[row[1]]})" for row in unknown if row[1] in acquisition.notes)
         return (
             f"{names} unknown: set {settings} of this folder in the configuration, "
-            f"or run `komad supply {options}`{way_out}"
+            f"or run `komad supply {options}`{way_out}{reasons}"
         )
     voltage = acquisition.voltage_kv
     if processing.dose_weighting and not LOWEST_VOLTAGE_KV <= (voltage or 0.0) <= HIGHEST_VOLTAGE_KV:

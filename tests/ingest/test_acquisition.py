@@ -1,0 +1,156 @@
+"""Which source wins, what is said when they disagree, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from komad.config import AcquisitionSettings, Processing
+from komad.errors import ParameterError
+from komad.ingest import missing_parameters
+from komad.ingest.acquisition import resolve
+from komad.ingest.reading import Reading
+from komad.model import Acquisition
+from tests.ingest.conftest import header
+
+NO_SIDECAR = Reading(name="")
+COMPLETE = Acquisition(
+    pixel_size_angstrom=0.8, voltage_kv=300.0, dose_per_frame=1.2, sources={"voltage_kv": "configuration"}
+)
+
+
+def test_order_of_precedence() -> None:
+    """Supplied wins over configuration, that over sidecar, that over header; each source is recorded."""
+    movie = header(100, 100, pixel_size=0.4)
+    sidecar = Reading(
+        name="a.mdoc", values={"pixel_size_angstrom": 0.3, "voltage_kv": 200.0, "dose_per_frame": 1.0}
+    )
+    configured = AcquisitionSettings(pixel_size_angstrom=0.2, voltage_kv=300)
+
+    assert resolve(movie, AcquisitionSettings(), NO_SIDECAR).pixel_size_angstrom == 0.4
+    assert resolve(movie, AcquisitionSettings(), sidecar).pixel_size_angstrom == 0.3
+    assert resolve(movie, configured, sidecar).pixel_size_angstrom == 0.2
+    acquisition = resolve(movie, configured, sidecar, supplied={"pixel_size_angstrom": 0.1})
+    assert acquisition.pixel_size_angstrom == 0.1
+    assert acquisition.sources == {
+        "pixel_size_angstrom": "supplied",
+        "voltage_kv": "configuration",
+        "dose_per_frame": "a.mdoc",
+        "cs_mm": "default",
+        "amplitude_contrast": "default",
+        "pre_exposure": "default",
+        "optics_group": "default",
+    }
+
+
+def test_unknown_values_are_none_and_have_no_source() -> None:
+    """What nobody says is unknown, never a guess."""
+    acquisition = resolve(header(100, 100), AcquisitionSettings(), NO_SIDECAR)
+    assert (acquisition.pixel_size_angstrom, acquisition.voltage_kv, acquisition.dose_per_frame) == (
+        None,
+        None,
+        None,
+    )
+    assert set(acquisition.sources.values()) == {"default"}
+    assert acquisition.notes == {}
+
+
+@pytest.mark.parametrize(("pixel_size", "reason"), [(1.0, "exactly 1 Å"), (0.01, "0.01 Å"), (80.0, "80 Å")])
+def test_header_pixel_sizes_that_mean_unknown(pixel_size: float, reason: str) -> None:
+    """Exactly 1 and absurd values are not believed, and the reason is given."""
+    acquisition = resolve(header(100, 100, pixel_size=pixel_size), AcquisitionSettings(), NO_SIDECAR)
+    assert acquisition.pixel_size_angstrom is None
+    assert reason in acquisition.notes["pixel_size_angstrom"]
+    assert reason in missing_parameters(acquisition, Processing())
+
+
+def test_disagreement_beyond_two_percent_is_said() -> None:
+    """The note names both sources and values; within 2 % nothing is said."""
+    configured = AcquisitionSettings(pixel_size_angstrom=1.66, voltage_kv=300)
+    sidecar = Reading(name="a.xml", values={"pixel_size_angstrom": 0.83, "voltage_kv": 300.0})
+    acquisition = resolve(header(100, 100, pixel_size=1.65), configured, sidecar)
+    assert acquisition.pixel_size_angstrom == 1.66
+    assert acquisition.notes == {
+        "pixel_size_angstrom": "configuration says 1.66 and is used, but a.xml says 0.83",
+    }
+
+
+def test_a_configured_default_value_is_no_disagreement() -> None:
+    """A spherical aberration that differs from the built-in default is not worth a note."""
+    acquisition = resolve(header(100, 100), AcquisitionSettings(cs_mm=0.01), NO_SIDECAR)
+    assert acquisition.cs_mm == 0.01
+    assert acquisition.sources["cs_mm"] == "configuration"
+    assert acquisition.notes == {}
+
+
+def test_doubts_are_kept_only_where_nothing_better_is_known() -> None:
+    """Why a sidecar's value was not used is of no interest once the configuration gives it."""
+    sidecar = Reading(name="a.mdoc", doubts={"pixel_size_angstrom": "a.mdoc: cannot be told"})
+    assert (
+        "cannot be told" in resolve(header(9, 9), AcquisitionSettings(), sidecar).notes["pixel_size_angstrom"]
+    )
+    assert (
+        "cannot be told"
+        in resolve(header(9, 9, pixel_size=0.5), AcquisitionSettings(), sidecar).notes["pixel_size_angstrom"]
+    )
+    assert resolve(header(9, 9), AcquisitionSettings(pixel_size_angstrom=0.5), sidecar).notes == {}
+
+
+@pytest.mark.parametrize(
+    "supplied",
+    [{"pixel_size_angstrom": -1.0}, {"voltage_kv": 3}, {"pixelsize": 1.0}, {"optics_group": "a b"}],
+)
+def test_supplied_values_are_checked(supplied: dict[str, object]) -> None:
+    """A value out of range, or of an unknown name, is refused with its name."""
+    with pytest.raises(ParameterError, match=next(iter(supplied))):
+        resolve(header(9, 9), AcquisitionSettings(), NO_SIDECAR, supplied=supplied)
+
+
+def test_supplied_none_is_not_supplied() -> None:
+    """Options that were not given on a command line change nothing."""
+    acquisition = resolve(
+        header(9, 9),
+        AcquisitionSettings(voltage_kv=200),
+        NO_SIDECAR,
+        supplied={"voltage_kv": None, "cs_mm": 1.4},
+    )
+    assert acquisition.voltage_kv == 200
+    assert acquisition.cs_mm == 1.4
+    assert acquisition.sources["cs_mm"] == "supplied"
+
+
+def test_nothing_missing() -> None:
+    """With pixel size, voltage and dose known, nothing is missing."""
+    assert missing_parameters(COMPLETE, Processing()) == ""
+
+
+def test_missing_names_value_key_and_command() -> None:
+    """The sentence names what is unknown, where to set it and which command supplies it."""
+    sentence = missing_parameters(replace(COMPLETE, pixel_size_angstrom=None), Processing())
+    assert sentence == (
+        "pixel size unknown: set acquisition.pixel_size_angstrom of this folder in the configuration, "
+        "or run `komad supply --pixel-size ...`"
+    )
+    sentence = missing_parameters(Acquisition(), Processing())
+    assert sentence.startswith(
+        "pixel size and voltage and dose per frame unknown: set acquisition.pixel_size_angstrom"
+    )
+    assert "`komad supply --pixel-size ... --voltage ... --dose-per-frame ...`" in sentence
+
+
+def test_dose_is_needed_for_dose_weighting_only() -> None:
+    """Without dose weighting a movie needs no dose; with it, switching it off is offered."""
+    acquisition = replace(COMPLETE, dose_per_frame=None)
+    assert missing_parameters(acquisition, Processing(dose_weighting=False)) == ""
+    assert "switch processing.dose_weighting off" in missing_parameters(acquisition, Processing())
+
+
+@pytest.mark.parametrize(("voltage", "usable"), [(60.0, False), (100.0, True), (300.0, True), (400.0, False)])
+def test_voltages_of_dose_weighting(voltage: float, usable: bool) -> None:
+    """Outside 100 to 300 kV there is no dose weighting, and the sentence says so."""
+    acquisition = replace(COMPLETE, voltage_kv=voltage)
+    assert missing_parameters(acquisition, Processing(dose_weighting=False)) == ""
+    sentence = missing_parameters(acquisition, Processing())
+    assert (sentence == "") is usable
+    assert usable or f"voltage is {voltage:g} kV (from configuration)" in sentence

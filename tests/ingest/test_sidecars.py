@@ -1,0 +1,72 @@
+"""Which sidecar is found for a movie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from komad.ingest import sidecars
+from tests.ingest.conftest import epu_text, header, mdoc_text
+
+MOVIE = header(5760, 4092)
+
+
+@pytest.mark.parametrize(
+    ("movie", "sidecar"),
+    [
+        ("a.b_1.tif", "a.b_1.tif.mdoc"),
+        ("a.b_1.tif", "a.b_1.mdoc"),
+        ("a.b_1.tif", "a.b_1.mrc.mdoc"),
+        ("a.mrc", "a.mrc.mdoc"),
+        ("FoilHole_1_Data_2_Fractions.tiff", "FoilHole_1_Data_2.xml"),
+        ("FoilHole_1_Data_2_fractions.mrc", "FoilHole_1_Data_2.xml"),
+        ("FoilHole_1_Data_2_EER.eer", "FoilHole_1_Data_2.xml"),
+        ("a.tiff", "a.xml"),
+        ("a.tif", "whole_session.mdoc"),
+    ],
+)
+def test_names(tmp_path: Path, movie: str, sidecar: str) -> None:
+    """All names that SerialEM and EPU give are found, and the reading says which it was."""
+    text = (
+        epu_text()
+        if sidecar.endswith("xml")
+        else mdoc_text(SubFramePath=rf"X:\frames\{movie}", ExposureTime=2)
+    )
+    (tmp_path / sidecar).write_text(text, encoding="utf-8")
+    reading = sidecars.find(tmp_path / movie, MOVIE)
+    assert reading.name == sidecar
+    assert reading.values["voltage_kv"] == 300
+
+
+def test_none(tmp_path: Path) -> None:
+    """No sidecar, or only those of other movies: an empty reading."""
+    (tmp_path / "b.tif.mdoc").write_text(mdoc_text(SubFramePath=r"X:\b.tif"))
+    (tmp_path / "ab.xml").write_text(epu_text(), encoding="utf-8")
+    reading = sidecars.find(tmp_path / "a.tif", MOVIE)
+    assert reading.name == ""
+    assert not reading.values
+    assert not reading.doubts
+
+
+def test_an_incomplete_sidecar_is_mentioned_and_the_next_one_used(tmp_path: Path) -> None:
+    """XML that is still being written does not hide a session's mdoc, nor is it an error."""
+    (tmp_path / "a.xml").write_text(epu_text()[:500], encoding="utf-8")
+    reading = sidecars.find(tmp_path / "a.tif", MOVIE)
+    assert reading.name == ""
+    assert "a.xml was not used" in reading.doubts["sidecar"]
+    (tmp_path / "all.mdoc").write_text(mdoc_text(SubFramePath=r"X:\a.tif", Voltage=200))
+    assert sidecars.find(tmp_path / "a.tif", MOVIE).values["voltage_kv"] == 200
+
+
+def test_of_many_session_files_the_newest_are_searched(tmp_path: Path) -> None:
+    """The number of files that are opened for one movie is bounded; the newest come first."""
+    (tmp_path / "session.mdoc").write_text(mdoc_text(SubFramePath=r"X:\a.tif"))
+    for i in range(sidecars.SESSION_FILES):
+        (tmp_path / f"other{i}.tif.mdoc").write_text(mdoc_text(SubFramePath=rf"X:\other{i}.tif"))
+        os.utime(tmp_path / f"other{i}.tif.mdoc", (1000 + i, 1000 + i))
+    os.utime(tmp_path / "session.mdoc", (2000, 2000))
+    assert sidecars.find(tmp_path / "a.tif", MOVIE).name == "session.mdoc"
+    os.utime(tmp_path / "session.mdoc", (1, 1))
+    assert sidecars.find(tmp_path / "a.tif", MOVIE).name == ""
