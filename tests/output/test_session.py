@@ -34,6 +34,7 @@ def summary(number: int, *, stem: str | None = None, **changes: Any) -> dict[str
         "sequence": number,
         "written_at": f"2026-03-04T12:{number // 60:02}:{number % 60:02}.000+00:00",
         "stem": stem,
+        "movie": f"/data/{stem}.mrc",
         "files": {"micrograph": f"{stem}.mrc", "motion": f"{stem}.star", "power_spectrum": f"{stem}_PS.mrc"},
         "optics_group": "opticsGroup1",
         "movie_pixel_size_angstrom": 0.83,
@@ -117,6 +118,15 @@ def test_the_index_comes_back_after_a_crash_before_the_star(tmp_path: Path) -> N
     (tmp_path / "corrected_micrographs.star").unlink()
     SessionIndex(tmp_path).publish([])
     assert names(tmp_path) == ["movie_1.mrc"]
+
+
+def test_free_stem_belongs_to_one_movie(tmp_path: Path) -> None:
+    """Another movie of the same name gets a number; the same movie keeps its name, also in the next process."""
+    SessionIndex(tmp_path).publish([summary(1), summary(2, stem="movie_1-2")])
+    index = SessionIndex(tmp_path)
+    assert index.free_stem("movie_1", Path("/data/movie_1.mrc")) == "movie_1"
+    assert index.free_stem("movie_1", Path("/other/movie_1.mrc")) == "movie_1-3"
+    assert index.free_stem("new", Path("/other/new.mrc")) == "new"
 
 
 def test_star_is_rewritten_every_few_seconds_only(tmp_path: Path) -> None:

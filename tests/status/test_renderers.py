@@ -41,7 +41,7 @@ def test_screen_holds_the_numbers(overview: Facts) -> None:
     ):
         assert wanted in text
     for wanted in (
-        "silent for 90 s",
+        "silent for 2 min",
         "500 GB free, full in 5.0 h",
         "/mnt/camera",
         "7 correct the pixel size",

@@ -235,6 +235,7 @@ def _motion(motion: MotionModel, movie: Movie) -> dict[str, object]:
         "shifts_yx_px": rows(motion.shifts_px),
         "shifts_yx_angstrom": rows(motion.shifts_px * pixel_size),
         "shift_error_px": _finite(motion.shift_error_px),
+        "supported": motion.supported,
         "n_iterations": motion.n_iterations,
     }
 

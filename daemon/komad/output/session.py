@@ -51,6 +51,7 @@ class SessionIndex:
         self._clock = clock
         self._published: set[tuple[int, str]] = set()
         self._rows: dict[str, MicrographRow] = {}  # by stem; a movie that was done again has one row
+        self._movies: dict[str, str] = {}
         self._first_at: str | None = None
         self._last_at: str | None = None
         self._stale = False
@@ -61,6 +62,14 @@ class SessionIndex:
     def last_sequence(self) -> int:
         """The highest sequence number in `processed.jsonl`; 0 when it is empty."""
         return max((sequence for sequence, _ in self._published), default=0)
+
+    def free_stem(self, stem: str, movie: Path) -> str:
+        """`stem`, or `stem-2` and so on when another movie has it; a movie that is done again keeps its own."""
+        name, number = stem, 1
+        while self._movies.get(name, str(movie)) != str(movie):
+            number += 1
+            name = f"{stem}-{number}"
+        return name
 
     def publish(self, summaries: Iterable[Mapping[str, Any]]) -> int:
         """Append the movies that are not there yet, and bring the STAR up to date when its time has come.
@@ -114,6 +123,7 @@ class SessionIndex:
     def _add(self, summary: Mapping[str, Any]) -> None:
         self._published.add(_key(summary))
         self._rows[str(summary["stem"])] = _row(summary)
+        self._movies[str(summary["stem"])] = str(summary["movie"])
         self._first_at = self._first_at or str(summary["written_at"])
         self._last_at = str(summary["written_at"])
         self._stale = True

@@ -1,0 +1,80 @@
+"""`komad config`: check a configuration, print an example."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from komad.cli.locate import config_path
+
+app = typer.Typer(
+    no_args_is_help=True, help="Check a configuration, or print one that explains every option."
+)
+
+
+@app.command()
+def check(
+    file: Annotated[
+        Path | None, typer.Argument(help="The file; when left out the one that `komad run` takes.")
+    ] = None,
+) -> None:
+    """Read a configuration, look at every folder and reference that it names, and say what is wrong.
+
+    Example: komad config check /etc/komad/komad.toml
+    """
+    from komad.config import load_settings
+    from komad.ingest import references
+    from komad.status.places import look
+
+    path = config_path(file)
+    settings = load_settings(path)
+    for folder in settings.watch:
+        references.bind(folder.references, None)
+    print(f"{path} is right")
+    wanted = [("watch", folder.directory) for folder in settings.watch]
+    wanted += [("output", settings.output.directory), ("archive", settings.archive_directory)]
+    for place in look([*wanted, ("state", settings.state_directory)]):
+        if place.free_bytes is None:
+            print(f"  {place.role:8} {place.path}: not there (yet)")
+        else:
+            print(f"  {place.role:8} {place.path}: {place.free_bytes / 1e9:.0f} GB free")
+    if not settings.watch:
+        print("  nothing is watched: add a [[watch]] table")
+
+
+@app.command()
+def example(
+    file: Annotated[Path | None, typer.Argument(help="Write it there instead of printing it.")] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="The settings for a camera; a wrong name lists them.")
+    ] = None,
+) -> None:
+    """Print the configuration with every option, its meaning and its default.
+
+    Example: komad config example komad.toml
+    """
+    text = _shipped(preset).read_text(encoding="utf-8")
+    if file is None:
+        print(text, end="")
+    elif file.exists():
+        raise typer.BadParameter(f"{file} is there already; name a new file")
+    else:
+        file.write_text(text, encoding="utf-8")
+        print(f"wrote {file}; look through it, then `komad config check {file}`")
+
+
+def _shipped(preset: str | None) -> Path:
+    """The example, inside the installed package or at the root of a checkout."""
+    import komad
+
+    package = Path(komad.__file__).parent
+    installed = package / "config_files"
+    directory = installed if installed.is_dir() else package.parents[1] / "config"
+    if preset is None:
+        return directory / "komad.toml"
+    presets = {path.stem: path for path in sorted((directory / "presets").glob("*.toml"))}
+    if preset not in presets:
+        raise typer.BadParameter(f"there is no preset {preset!r}; there are {', '.join(presets)}")
+    return presets[preset]

@@ -1,0 +1,41 @@
+"""Exit codes: one table, stable, shown by `komad --help`."""
+
+from __future__ import annotations
+
+from komad.errors import KomadError
+
+OK, MOVIES_FAILED, USAGE, CONFIG, RUNNING, STORE, DISK, INTERNAL = 0, 1, 2, 3, 4, 5, 6, 70
+
+MEANINGS = {
+    OK: "done",
+    MOVIES_FAILED: "some movies failed, or cannot be read; the others are done",
+    USAGE: "wrong option, argument or value",
+    CONFIG: "the configuration or a reference that it names is wrong",
+    RUNNING: "another komad works with this state directory",
+    STORE: "no database yet, or it cannot be used",
+    DISK: "results cannot be written: no space, no permission, lost disk",
+    INTERNAL: "a fault of komad itself",
+}
+
+_BY_ERROR_CODE = {
+    "config": CONFIG,
+    "reference": CONFIG,
+    "already_running": RUNNING,
+    "store": STORE,
+    "parameter": USAGE,
+    "job_transition": USAGE,
+    "disk_full": DISK,
+    "output": DISK,
+    "internal": INTERNAL,
+    "error": INTERNAL,
+}
+
+
+def exit_code(error: KomadError) -> int:
+    """Exit code of a command that ended in `error`."""
+    return _BY_ERROR_CODE.get(error.code, MOVIES_FAILED)
+
+
+def table() -> str:
+    """Text for the help."""
+    return "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in MEANINGS.items()) + "."

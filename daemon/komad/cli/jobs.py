@@ -1,0 +1,252 @@
+"""`komad jobs`, `show`, `retry`, `supply`: what is queued, why, and how to make it go on."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from komad.cli.locate import ConfigOption, config_path, read_places
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.table import Table
+
+    from komad.model import Acquisition
+    from komad.store.listing import JobLine, MovieRecord
+
+
+class State(StrEnum):
+    """Job states, as in `komad.model.JobState` (whose import would load numpy)."""
+
+    HELD = "held"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Kind(StrEnum):
+    """Job kinds, as in `komad.model.JobKind`."""
+
+    ARCHIVE = "archive"
+    CORRECT = "correct"
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts; the keys are stable.")]
+
+
+def jobs(
+    config: ConfigOption = None,
+    state: Annotated[State | None, typer.Option("--state", help="Only jobs in this state.")] = None,
+    kind: Annotated[Kind | None, typer.Option("--kind", help="Only jobs of this kind.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")] = 50,
+    json: JsonOption = False,
+) -> None:
+    """List jobs, the newest first.
+
+    Example: komad jobs --state failed
+    """
+    from komad.store.listing import list_jobs
+
+    found = list_jobs(_state_directory(config), state=state, kind=kind, limit=limit)
+    if json:
+        print(jsonlib.dumps({"schema_version": 1, "jobs": [asdict(job) for job in found]}, indent=1))
+    else:
+        _print(_table(found))
+
+
+def show(
+    movie: Annotated[str, typer.Argument(help="Stem, number, path, or a part of the path.")],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show all that is known about one movie: parameters and where they came from, jobs, history, results.
+
+    Example: komad show FoilHole_7654321_Data_1
+    """
+    from komad.store.listing import find_movie
+
+    record = find_movie(_state_directory(config), movie)
+    if json:
+        print(jsonlib.dumps({"schema_version": 1, **asdict(record)}, indent=1))
+    else:
+        _show(record)
+
+
+def retry(
+    movies: Annotated[list[str] | None, typer.Argument(help="Stems, numbers or paths.")] = None,
+    config: ConfigOption = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Every job that failed.")] = False,
+    code: Annotated[
+        str | None,
+        typer.Option("--code", help="Every job that failed with this error code, e.g. movie_truncated."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also what is done: make the micrographs of these movies again.")
+    ] = False,
+) -> None:
+    """Queue jobs again that failed or were cancelled, with all their attempts.
+
+    Example: komad retry --failed --code movie_truncated
+    """
+    from komad.store import Store
+    from komad.store.listing import find_movie, list_jobs
+
+    if bool(movies) == (failed or code is not None):
+        raise typer.BadParameter("name movies, or use --failed or --code")
+    directory = _state_directory(config)
+    if movies:
+        chosen = [_to_retry(find_movie(directory, movie), again=again) for movie in movies]
+    else:
+        chosen = [[job] for job in reversed(list_jobs(directory, state=State.FAILED, code=code))]
+    with Store(directory).open(create=False) as store:
+        for job in (job for group in chosen for job in group):
+            now = store.retry(job.job_id)
+            print(f"{job.stem} {job.kind}: {now.state}{f' ({now.reason})' if now.reason else ''}")
+    if not any(chosen):
+        print("nothing to retry: no job failed or was cancelled")
+
+
+def supply(
+    config: ConfigOption = None,
+    movie: Annotated[
+        list[str] | None, typer.Option("--movie", "-m", help="Only for this movie, also when it has a value.")
+    ] = None,
+    pixel_size: Annotated[
+        float | None, typer.Option("--pixel-size", help="Å per pixel of the movie as written.")
+    ] = None,
+    voltage: Annotated[float | None, typer.Option("--voltage", help="kV.")] = None,
+    cs: Annotated[float | None, typer.Option("--cs", help="Spherical aberration, mm.")] = None,
+    dose_per_frame: Annotated[float | None, typer.Option("--dose-per-frame", help="e/Å² per frame.")] = None,
+    pre_exposure: Annotated[
+        float | None, typer.Option("--pre-exposure", help="e/Å² before the first frame.")
+    ] = None,
+) -> None:
+    """Supply acquisition parameters that movies wait for; for all that lack them and those to come, or for one.
+
+    Example: komad supply --pixel-size 0.83 --voltage 300 --dose-per-frame 1.2
+    """
+    from komad.config import Processing
+    from komad.ingest import missing_parameters
+    from komad.store import Store
+    from komad.store.listing import find_movie
+
+    def missing(acquisition: Acquisition, processing: Mapping[str, Any]) -> str:
+        return missing_parameters(acquisition, Processing.model_validate(dict(processing)))
+
+    given = {
+        "pixel_size_angstrom": pixel_size,
+        "voltage_kv": voltage,
+        "cs_mm": cs,
+        "dose_per_frame": dose_per_frame,
+        "pre_exposure": pre_exposure,
+    }
+    values = {name: value for name, value in given.items() if value is not None}
+    if not values:
+        raise typer.BadParameter("name at least one value, e.g. --pixel-size 0.83")
+    directory = _state_directory(config)
+    targets = [find_movie(directory, name).movie_id for name in movie] if movie else [None]
+    with Store(directory).open(create=False) as store:
+        changed = sum(store.supply(values, movie_id=target, missing=missing) for target in targets)
+    print(f"{changed} movie(s) completed" + ("" if movie else "; movies still to come get these values too"))
+
+
+def _state_directory(config: Path | None) -> Path:
+    return read_places(config_path(config)).state
+
+
+def _to_retry(record: MovieRecord, *, again: bool) -> list[JobLine]:
+    ended = [job for job in record.jobs if job.state in (State.FAILED, State.CANCELLED)]
+    if ended or not again:
+        return ended
+    return [job for job in record.jobs if job.kind == Kind.CORRECT]
+
+
+def _table(found: list[JobLine]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    for column in ("job", "movie", "kind", "state"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("tries", justify="right")
+    table.add_column("what", ratio=1)
+    colours = {"failed": "red", "held": "yellow", "done": "green", "running": "cyan"}
+    for job in found:
+        what = f"{job.error_code}: {job.error_message}" if job.error_code else job.reason
+        if not what and job.seconds is not None:
+            what = f"{job.seconds:.1f} s"
+        state = Text(job.state, style=colours.get(job.state, ""))
+        table.add_row(str(job.job_id), Text(job.stem), job.kind, state, str(job.attempt), Text(what))
+    return table
+
+
+def _show(record: MovieRecord) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(ratio=1)
+    for name, value in _facts(record):
+        grid.add_row(name, Text(value))
+    _print(grid)
+    _print(_table(list(record.jobs)))
+    for job in record.jobs:
+        for event in record.history[job.job_id]:
+            note = " ".join(part for part in (event.worker_id, event.error_code, event.detail) if part)
+            print(f"  {event.at[:19]}  {job.kind:8} {event.event:8} -> {event.state:9} {note}".rstrip())
+
+
+def _facts(record: MovieRecord) -> list[tuple[str, str]]:
+    facts = [
+        ("movie", f"{record.stem} (number {record.movie_id})"),
+        ("file", record.path),
+        ("found", record.found_at),
+    ]
+    if record.header:
+        header = record.header
+        facts.append(
+            (
+                "frames",
+                f"{header['n_frames']} of {header['nx']} x {header['ny']} {header['dtype']}, {header['format']}",
+            )
+        )
+    sources = record.acquisition.get("sources", {})
+    facts += [
+        (name, f"{value:g} ({sources.get(name, 'default')})")
+        for name, value in record.acquisition.items()
+        if isinstance(value, int | float)
+    ]
+    facts += [
+        (name, file["original_path"]) for name, file in record.references.items() if isinstance(file, dict)
+    ]
+    if record.missing:
+        facts.append(("missing", record.missing))
+    return facts + _result_facts(record.result)
+
+
+def _result_facts(result: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if result is None:
+        return []
+    motion = result["motion_angstrom"]
+    return [
+        ("motion", f"{motion['total']:.1f} Å, early {motion['early']:.1f} Å, late {motion['late']:.1f} Å"),
+        ("outliers", f"{result['n_outliers']} pixels"),
+        ("files", ", ".join(result["files"].values())),
+        *(("warning", warning) for warning in result["warnings"]),
+    ]
+
+
+def _print(renderable: object) -> None:
+    from rich.console import Console
+
+    Console().print(renderable)

@@ -1,0 +1,105 @@
+"""Which configuration a command means, and the few paths of it that a status needs."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from komad.errors import ConfigError
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="Configuration file; when left out $KOMAD_CONFIG, ./komad.toml, /etc/komad/komad.toml.",
+        show_default=False,
+    ),
+]
+
+STANDARD_PLACES = (Path("komad.toml"), Path("/etc/komad/komad.toml"))
+
+
+def config_path(option: Path | None) -> Path:
+    """Give the configuration file that is meant: the option, $KOMAD_CONFIG, ./komad.toml, /etc/komad/komad.toml.
+
+    Raises
+    ------
+    ConfigError
+        None of them is there.
+    """
+    if option is not None:
+        return option
+    if named := os.environ.get("KOMAD_CONFIG"):
+        return Path(named)
+    for place in STANDARD_PLACES:
+        if place.is_file():
+            return place
+    raise ConfigError(
+        "there is no configuration: name one with --config or $KOMAD_CONFIG; looked for "
+        f"{' and '.join(str(place) for place in STANDARD_PLACES)}; `komad config example` prints one"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Places:
+    """Where a session reads and writes."""
+
+    state: Path
+    output: Path
+    archive: Path
+    watched: tuple[Path, ...]
+
+    def roles(self) -> list[tuple[str, Path]]:
+        """Pairs of role and path, as the status looks at them."""
+        return [
+            *(("watch", path) for path in self.watched),
+            ("output", self.output),
+            ("archive", self.archive),
+        ]
+
+
+def read_places(path: Path) -> Places:
+    """Read only the paths of a configuration, as `komad.config.load_settings` would resolve them.
+
+    Loading and checking the whole of it takes half of the time that a status may take.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or holds no paths where they belong.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _places(values, path.resolve().parent)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: {error.strerror}; name it with --config"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ConfigError(
+            f"{path} is not a komad configuration; `komad config check {path}` says why"
+        ) from error
+
+
+def _places(values: dict[str, Any], base: Path) -> Places:
+    output = values.get("output", {})
+
+    def at(value: str) -> Path:
+        return base / Path(value).expanduser()
+
+    directory = at(os.environ.get("KOMAD_OUTPUT__DIRECTORY") or output.get("directory", "komad-output"))
+    archive = os.environ.get("KOMAD_OUTPUT__ARCHIVE_DIRECTORY") or output.get("archive_directory")
+    return Places(
+        state=at(os.environ.get("KOMAD_STATE_DIRECTORY") or values.get("state_directory", "komad-state")),
+        output=directory,
+        archive=directory if archive is None else at(archive),
+        watched=tuple(at(folder["directory"]) for folder in values.get("watch", [])),
+    )

@@ -1,0 +1,67 @@
+"""Puts the commands together and turns errors into one line and an exit code.
+
+Each command imports what it needs when it runs: `komad status` and `komad --help` answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from komad import __version__
+from komad.cli import config, demo, exits, jobs, process, run, simulate, status
+from komad.errors import KomadError
+
+app = typer.Typer(
+    name="komad",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Preprocessing beside the electron microscope: movies in, corrected micrographs and MRCZ archives out.\n\n"
+    "First steps: `komad demo` shows all of it on a simulated session; `komad config example komad.toml` writes a "
+    "configuration; `komad run` starts; `komad status --watch` follows it.",
+    epilog=exits.table(),
+)
+app.command(name="run")(run.run)
+app.command(name="process")(process.process)
+app.command(name="status")(status.status)
+app.command(name="jobs")(jobs.jobs)
+app.command(name="show")(jobs.show)
+app.command(name="retry")(jobs.retry)
+app.command(name="supply")(jobs.supply)
+app.command(name="simulate")(simulate.simulate)
+app.command(name="demo")(demo.demo)
+app.add_typer(config.app, name="config")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"komad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; errors that komad raises on purpose become one red line on stderr."""
+    try:
+        app()
+    except KomadError as error:
+        print_error(error)
+        sys.exit(exits.exit_code(error))
+
+
+def print_error(error: KomadError) -> None:
+    """Print the message on stderr, red on a terminal."""
+    typer.secho(f"komad: {error}", fg=typer.colors.RED, err=True)

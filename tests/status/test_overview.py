@@ -1,0 +1,156 @@
+"""The facts, from a real database."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from komad.errors import MovieError, MovieTruncatedError, StoreError
+from komad.model import Acquisition, Job, JobKind, Movie, MovieFormat, MovieHeader, References
+from komad.store import Store
+from komad.store.listing import find_movie, list_jobs
+from komad.store.overview import open_read_only, read_overview
+
+
+def movie(name: str) -> Movie:
+    """A movie found now."""
+    return Movie(
+        movie_id=0,
+        path=Path(f"/data/{name}.mrc"),
+        size_bytes=1000,
+        mtime_ns=1,
+        fingerprint=name,
+        stem=name,
+        header=MovieHeader(format=MovieFormat.MRC, n_frames=4, ny=8, nx=8, dtype="uint8"),
+        acquisition=Acquisition(pixel_size_angstrom=1.0, voltage_kv=300.0),
+        references=References(),
+        processing={},
+        found_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+
+
+def claimed(store: Store, kind: JobKind) -> Job:
+    """The next job of a kind, begun by worker w."""
+    job = store.claim("w", kind=kind)
+    assert job is not None
+    return store.begin(job)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Four movies: `a` done, `b` archived with a failed correct job, `c` to be tried again, `d` without pixel size."""
+    with Store(tmp_path).open() as store:
+        store.register_worker("w", boot_id="boot", pid=42, device="cpu")
+        for name in "abc":
+            store.add_movie(movie(name))
+        store.add_movie(movie("d"), held={JobKind.CORRECT: "the pixel size is unknown"})
+        for _ in "ab":
+            store.finish(claimed(store, JobKind.ARCHIVE), {"archive_bytes": 70}, 1.0)
+        store.finish(claimed(store, JobKind.CORRECT), {"output_bytes": 300}, 2.5)
+        store.fail(claimed(store, JobKind.CORRECT), MovieError("no picture"), 3)
+        store.fail(claimed(store, JobKind.ARCHIVE), MovieTruncatedError("short"), 3)
+        store.beat("w", "archive c")
+        yield store
+
+
+def test_counts_windows_and_bytes(store: Store, tmp_path: Path) -> None:
+    """What was found, archived and corrected, altogether and lately, and the bytes that were written."""
+    facts = read_overview(tmp_path, now=datetime.now(UTC))
+    assert facts.n_movies == 4
+    assert facts.jobs[("archive", "done")] == 2
+    assert facts.jobs[("correct", "done")] == 1
+    assert facts.jobs[("correct", "failed")] == 1
+    assert facts.last_found == "d"
+    assert (facts.last_hour.found, facts.last_hour.archived, facts.last_hour.corrected) == (4, 2, 1)
+    assert (facts.last_hour.output_bytes, facts.last_hour.archive_bytes) == (300, 140)
+
+
+def test_windows_end(store: Store, tmp_path: Path) -> None:
+    """Half an hour later the last ten minutes are empty and the last hour is not; after two hours both are."""
+    later = read_overview(tmp_path, now=datetime.now(UTC) + timedelta(minutes=30))
+    assert (later.last_ten_minutes.found, later.last_hour.found) == (0, 4)
+    assert read_overview(tmp_path, now=datetime.now(UTC) + timedelta(hours=2)).last_hour.corrected == 0
+
+
+def test_held_jobs_without_those_that_wait_for_an_archive(store: Store, tmp_path: Path) -> None:
+    """`d` lacks a parameter; `c` waits for its archive and needs nobody."""
+    (group,) = read_overview(tmp_path, now=datetime.now(UTC)).held
+    assert (group.kind, group.held_by, group.n_jobs) == ("correct", "parameters", 1)
+    assert "pixel size" in group.reason
+
+
+def test_workers_and_errors(store: Store, tmp_path: Path) -> None:
+    """The worker with its activity; the errors, the newest first, also the one that is tried again."""
+    facts = read_overview(tmp_path, now=datetime.now(UTC))
+    (worker,) = facts.workers
+    assert (worker.worker_id, worker.pid, worker.activity) == ("w", 42, "archive c")
+    assert abs((datetime.now(UTC) - worker.beat_at).total_seconds()) < 60
+    assert [(error.stem, error.kind, error.state, error.code) for error in facts.errors] == [
+        ("c", "archive", "queued", "movie_truncated"),
+        ("b", "correct", "failed", "movie_unreadable"),
+    ]
+
+
+def test_pause_is_shown(store: Store, tmp_path: Path) -> None:
+    """With its reason."""
+    store.pause("disk nearly full")
+    assert read_overview(tmp_path, now=datetime.now(UTC)).paused == "disk nearly full"
+
+
+def test_reading_changes_nothing_and_makes_nothing(store: Store, tmp_path: Path) -> None:
+    """Writing through the connection is refused; without a database there is a clear error and still no file."""
+    with pytest.raises(StoreError, match="readonly"), open_read_only(tmp_path) as connection:
+        connection.execute("DELETE FROM movies")
+    empty = tmp_path / "empty"
+    with pytest.raises(StoreError, match="no komad database"):
+        read_overview(empty, now=datetime.now(UTC))
+    assert not empty.exists()
+
+
+def test_a_foreign_database_is_an_error(tmp_path: Path) -> None:
+    """A file without our tables is named."""
+    connection = sqlite3.connect(tmp_path / "komad.sqlite")
+    connection.execute("CREATE TABLE other (a)")
+    connection.close()
+    with pytest.raises(StoreError, match=r"komad\.sqlite: no such table"):
+        read_overview(tmp_path, now=datetime.now(UTC))
+
+
+def test_list_jobs_by_state_kind_and_code(store: Store, tmp_path: Path) -> None:
+    """Newest first, filtered, limited."""
+    assert [job.stem for job in list_jobs(tmp_path, kind="archive")] == ["d", "c", "b", "a"]
+    assert [job.stem for job in list_jobs(tmp_path, state="failed")] == ["b"]
+    assert list_jobs(tmp_path, state="failed", code="movie_truncated") == []
+    assert len(list_jobs(tmp_path, limit=3)) == 3
+    (done,) = list_jobs(tmp_path, state="done", kind="correct")
+    assert done.seconds == 2.5
+
+
+@pytest.mark.parametrize("text", ["b", "2", "/data/b.mrc", "ta/b"])
+def test_find_movie_by_name_number_path_or_part(store: Store, tmp_path: Path, text: str) -> None:
+    """One record with both jobs and their history."""
+    record = find_movie(tmp_path, text)
+    assert record.stem == "b"
+    assert {job.kind: job.state for job in record.jobs} == {"archive": "done", "correct": "failed"}
+    correct = next(job for job in record.jobs if job.kind == "correct")
+    assert [event.state for event in record.history[correct.job_id]][-2:] == ["running", "failed"]
+    assert record.header is not None
+    assert record.header["n_frames"] == 4
+
+
+def test_find_movie_that_is_unknown_or_ambiguous(store: Store, tmp_path: Path) -> None:
+    """Each is said, the second with names."""
+    with pytest.raises(StoreError, match="no movie 'zzz'"):
+        find_movie(tmp_path, "zzz")
+    with pytest.raises(StoreError, match=r"more than one movie \(a, b, c, d\)"):
+        find_movie(tmp_path, "/data/")
+
+
+def test_result_of_a_finished_movie(store: Store, tmp_path: Path) -> None:
+    """The summary that the worker stored; none before."""
+    assert find_movie(tmp_path, "a").result == {"output_bytes": 300}
+    assert find_movie(tmp_path, "c").result is None
