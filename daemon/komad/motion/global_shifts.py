@@ -30,6 +30,8 @@ FIRST_B_FACTOR_ANGSTROM2 = 1500.0
 MAX_ROUNDS = 12
 FIRST_BEND_ANGSTROM = 1.0
 """Standard deviation of the second differences that the refinement starts from; then it is fitted."""
+PRIOR_STEPS = 10
+"""Expectation-maximisation steps for the strength of the prior in each round."""
 TOLERANCE_PX = 0.005
 """Refinement ends when no frame moves by more than this (pixels of the movie as read)."""
 EARLY_FRAMES_MIN = 3
@@ -252,15 +254,20 @@ def _refine(
             aligned,
             information.weight,
         )
-        stiffness = bend.T @ (bend / variance[:, None]) + np.eye(n_frames) / spread**2
+        # The likelihood near `shifts` as a quadratic form: the posterior mean, and the prior that suits it best.
+        pull = information.fisher @ shifts + gradient
         # The mean of all shifts is free; the ones pin it without touching differences.
         pin = np.full((n_frames, n_frames), np.trace(information.fisher) / n_frames**2 + 1e-12)
-        covariance = np.linalg.pinv(information.fisher + stiffness + pin, hermitian=True)
-        step = covariance @ (gradient - stiffness @ shifts)
+        mean = shifts
+        for _ in range(PRIOR_STEPS):
+            stiffness = bend.T @ (bend / variance[:, None]) + np.eye(n_frames) / spread**2
+            covariance = np.linalg.inv(information.fisher + stiffness + pin)
+            mean = covariance @ pull
+            variance = _bend_variance(mean, bend, covariance, early)
+        step = mean - shifts
         # No frame leaps farther than half a small pixel at a time: beyond that the likelihood is not quadratic.
         step *= min(1.0, 0.5 / max(float(np.abs(step).max()), 1e-12))
         shifts = shifts + step - step.mean(axis=0)
-        variance = _bend_variance(shifts, bend, covariance, early)
         if np.abs(step).max() < tolerance:
             break
     difference_variance = np.diag(covariance) - covariance.mean()
