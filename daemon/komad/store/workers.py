@@ -47,6 +47,13 @@ class Workers(Database):
             rows = connection.execute(select(workers).order_by(workers.c.started_at, workers.c.worker_id))
             return [WorkerRow(**row) for row in rows.mappings()]
 
+    def leases(self) -> set[str]:
+        """Workers that are registered or hold a job."""
+        with self.read() as connection:
+            registered = connection.execute(select(workers.c.worker_id)).scalars().all()
+            holding = connection.execute(select(jobs.c.worker_id).where(IS_RUNNING)).scalars().all()
+        return {*registered, *holding}
+
     def return_jobs(self, worker_id: str, error: KomadError, max_attempts: int) -> list[Job]:
         """Take a lost worker's jobs away from it and remove it; gives the jobs as they then are.
 

@@ -1,0 +1,1 @@
+"""Supervisor, workers, the archive job and the correct job."""

@@ -1,0 +1,93 @@
+"""Gain, dark and defects as arrays that fit the frames of a movie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from komad.errors import ReferenceError  # noqa: A004 - the field's word
+from komad.formats.images import read_defects, read_image
+from komad.model import ReferenceFile, References
+
+N_CACHED = 2
+"""Arrays of each kind that stay in memory: the present one and that of another watched folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedReferences:
+    """What the detector does to a picture, as (ny, nx) in MRC row order; None where the configuration names no file.
+
+    The arrays are shared between movies: never change them.
+    """
+
+    gain: npt.NDArray[np.float32] | None = None
+    """Turned and flipped as the frames are."""
+    dark: npt.NDArray[np.float32] | None = None
+    defects: npt.NDArray[np.bool_] | None = None
+    """True where a pixel is bad."""
+
+
+def load(references: References, shape: tuple[int, int]) -> LoadedReferences:
+    """Read the references of a movie whose frames have `shape` (ny, nx). Only the gain is turned and flipped.
+
+    Raises
+    ------
+    ReferenceError
+        A file cannot be read or has another size than the frames; the message names both sizes and what to try.
+    """
+    gain, dark, defects = references.gain, references.dark, references.defects
+    return LoadedReferences(
+        gain=_gain(gain, references.gain_rot, references.gain_flip, shape) if gain else None,
+        dark=_dark(dark, shape) if dark else None,
+        defects=_defects(defects, shape) if defects else None,
+    )
+
+
+def orient(image: npt.NDArray[np.float32], *, gain_rot: int, gain_flip: int) -> npt.NDArray[np.float32]:
+    """Turn by `gain_rot` quarters, then flip: 1 upside down, 2 left to right."""
+    turned = np.rot90(image, -gain_rot)
+    return {0: turned, 1: turned[::-1, :], 2: turned[:, ::-1]}[gain_flip]
+
+
+@lru_cache(N_CACHED)
+def _gain(
+    file: ReferenceFile, gain_rot: int, gain_flip: int, shape: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    image = orient(read_image(file.path), gain_rot=gain_rot, gain_flip=gain_flip)
+    if image.shape != shape:
+        advice = _advice(image.shape, shape, f"gain_rot = {(gain_rot + 1) % 4} or {(gain_rot + 3) % 4}")
+        raise ReferenceError(_wrong_size("gain", file.original_path, image.shape, shape) + advice)
+    return np.ascontiguousarray(image)
+
+
+@lru_cache(N_CACHED)
+def _dark(file: ReferenceFile, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    image = read_image(file.path)
+    if image.shape != shape:
+        advice = _advice(image.shape, shape, "a dark reference as the movie is; it is not turned")
+        raise ReferenceError(_wrong_size("dark", file.original_path, image.shape, shape) + advice)
+    return image
+
+
+@lru_cache(N_CACHED)
+def _defects(file: ReferenceFile, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    return read_defects(file.path, shape)
+
+
+def _wrong_size(kind: str, path: Path, image: tuple[int, ...], frames: tuple[int, int]) -> str:
+    return f"{path}: the {kind} reference is {image[1]} x {image[0]} pixels, the frames are {frames[1]} x {frames[0]}; "
+
+
+def _advice(image: tuple[int, ...], frames: tuple[int, int], when_turned: str) -> str:
+    if image == frames[::-1]:
+        return f"it fits when turned by a quarter: try {when_turned}"
+    for this, other in ((image, frames), (image, frames[::-1])):
+        if tuple(2 * n for n in this) == other:
+            return "it is half as large: the movies are super-resolution, give the reference for super-resolution"
+        if this == tuple(2 * n for n in other):
+            return "it is twice as large: the reference is for super-resolution, give the one for counting"
+    return "give the reference of this camera and mode"

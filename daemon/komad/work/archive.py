@@ -1,0 +1,210 @@
+"""The archive job: the camera's file, read once and checked, becomes a lossless copy and a stack sum."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from komad import __version__
+from komad.arrays import Array
+from komad.config import Archive, Processing
+from komad.errors import ArchiveError, MovieChangedError, MovieError, MovieMissingError, OutputError
+from komad.formats import movies, references
+from komad.formats.mrcz import write_mrcz
+from komad.model import Movie, ReferenceFile, StackSum
+from komad.pipeline import sum_stack
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchiveResult:
+    """What the archive job leaves."""
+
+    path: Path | None
+    """The archive; None when archives are switched off."""
+    stack_sum: StackSum
+    summary: dict[str, Any]
+    """Plain values for the database and the log."""
+
+
+def archive_path(movie: Movie, directory: Path) -> Path:
+    """Where a movie's archive lies."""
+    return directory / f"{movie.stem}.mrcz"
+
+
+def read_source(movie: Movie, *, on_frame: Callable[[int], None] | None = None) -> Array:
+    """Read the frames of the camera's file, if it still is the file that was found.
+
+    Returns
+    -------
+    (n_frames, ny, nx), the type as in the file.
+
+    Raises
+    ------
+    MovieError
+        The file is gone, another one, or damaged.
+    """
+    check_unchanged(movie)
+    frames = movies.read_frames(movie.path, on_frame=on_frame)
+    check_unchanged(movie)
+    return frames
+
+
+def read_archive(path: Path, *, on_frame: Callable[[int], None] | None = None) -> Array:
+    """Read the frames of an archive.
+
+    Raises
+    ------
+    ArchiveError
+        It is gone or damaged.
+    """
+    try:
+        return movies.read_frames(path, on_frame=on_frame)
+    except MovieError as error:
+        raise ArchiveError(f"the archive cannot be read: {error}; retry the movie's archive job") from error
+
+
+def check_unchanged(movie: Movie) -> None:
+    """Raise MovieChangedError or MovieMissingError unless the file has the size and time it was found with."""
+    try:
+        status = movie.path.stat()
+    except OSError as error:
+        raise MovieMissingError(
+            f"{movie.path}: cannot be read ({error.strerror}); is the camera's disk mounted?"
+        ) from error
+    if (status.st_size, status.st_mtime_ns) != (movie.size_bytes, movie.mtime_ns):
+        raise MovieChangedError(
+            f"{movie.path}: size or time changed since it was found; it is taken as a new movie"
+        )
+
+
+def archive_movie(
+    movie: Movie,
+    frames: Array,  # (n_frames, ny, nx)
+    *,
+    archive: Archive,
+    directory: Path,
+    on_frame: Callable[[int], None] | None = None,
+) -> ArchiveResult:
+    """Sum the stack and write the archive, verified, under its final name.
+
+    Parameters
+    ----------
+    movie, frames
+        The movie and all that `read_source` read of it.
+    archive
+        Whether and how to write.
+    directory
+        Where archives go; made when it is missing.
+    on_frame
+        Called with the index of each frame that was written.
+
+    Raises
+    ------
+    ReferenceError
+        A reference does not fit the frames.
+    MovieChangedError, MovieMissingError
+        The file changed while it was hashed.
+    ArchiveError, DiskFullError, OutputError
+        The archive cannot be written or does not verify.
+    """
+    start = perf_counter()
+    with ThreadPoolExecutor(1, "komad-hash") as hashing:
+        digest = hashing.submit(_sha256, movie) if archive.enabled else None
+        loaded = references.load(movie.references, (frames.shape[1], frames.shape[2]))
+        processing = Processing.model_validate(dict(movie.processing))
+        stack_sum = sum_stack(
+            frames, gain=loaded.gain, dark=loaded.dark, defects=loaded.defects, processing=processing
+        )
+        summed = perf_counter()
+        path = None
+        if digest is not None:
+            path = archive_path(movie, directory)
+            _write(path, movie, frames, archive, sha256=digest.result(), on_frame=on_frame)
+    written = perf_counter()
+    return ArchiveResult(
+        path=path,
+        stack_sum=stack_sum,
+        summary={
+            "stem": movie.stem,
+            "archive": None if path is None else str(path),
+            "movie_bytes": movie.size_bytes,
+            "archive_bytes": 0 if path is None else path.stat().st_size,
+            "sha256": None if digest is None else digest.result(),
+            "n_outliers": len(stack_sum.outliers_yx),
+            "timings_s": {"stack_sum": round(summed - start, 4), "archive": round(written - summed, 4)},
+        },
+    )
+
+
+def _write(
+    path: Path,
+    movie: Movie,
+    frames: Array,
+    archive: Archive,
+    *,
+    sha256: str,
+    on_frame: Callable[[int], None] | None,
+) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the archive directory {path.parent}: {error.strerror}") from error
+    write_mrcz(
+        path,
+        frames,
+        pixel_size_angstrom=movie.acquisition.pixel_size_angstrom,
+        voltage_kv=movie.acquisition.voltage_kv,
+        cs_mm=movie.acquisition.cs_mm,
+        metadata=archive_metadata(movie, sha256=sha256),
+        codec=archive.codec,
+        level=archive.level,
+        on_frame=on_frame,
+    )
+
+
+def archive_metadata(movie: Movie, *, sha256: str) -> dict[str, Any]:
+    """Everything that is needed to process the movie again from the archive alone; plain values."""
+    bound = movie.references
+    return {
+        "komad_version": __version__,
+        "movie": {
+            "name": movie.path.name,
+            "path": str(movie.path),
+            "size_bytes": movie.size_bytes,
+            "mtime_ns": movie.mtime_ns,
+            "sha256": sha256,
+            "fingerprint_sha256": movie.fingerprint,
+            "found_at": movie.found_at,
+        },
+        "stem": movie.stem,
+        "header": asdict(movie.header),
+        "acquisition": asdict(movie.acquisition),
+        "references": {
+            "gain": _reference(bound.gain),
+            "gain_rot": bound.gain_rot,
+            "gain_flip": bound.gain_flip,
+            "dark": _reference(bound.dark),
+            "defects": _reference(bound.defects),
+        },
+        "processing": dict(movie.processing),
+    }
+
+
+def _reference(file: ReferenceFile | None) -> dict[str, str] | None:
+    return None if file is None else {"path": str(file.original_path), "sha256": file.sha256}
+
+
+def _sha256(movie: Movie) -> str:
+    """SHA-256 of the whole file, which was read a moment ago: it comes from the page cache."""
+    try:
+        with movie.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MovieMissingError(f"{movie.path}: cannot be read ({error.strerror})") from error
+    check_unchanged(movie)
+    return digest

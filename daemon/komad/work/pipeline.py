@@ -1,0 +1,364 @@
+"""Three threads that overlap: one reads ahead, one computes, one writes back.
+
+Who is to blame when the process dies? An attempt is counted (`Store.begin`) when the computing of a job begins; a job
+that only was read ahead has none counted, but is marked as a suspect. A job that has an attempt, or is a suspect, is
+processed alone: it is begun before its reading, when nothing else is in the process, and nothing is claimed until it
+has left. So the second crash names the movie, be it in a decoder or in a kernel; its neighbours run through; and no
+movie can crash a worker more often than `max_attempts` + 1 times.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import structlog
+
+from komad.arrays import Array
+from komad.config import Settings
+from komad.errors import DeviceError, InternalError, KomadError, WorkerLostError
+from komad.model import Job, JobEvent, JobKind, MicrographResult, Movie
+from komad.store import Store
+from komad.work import stack_sums
+from komad.work.archive import archive_movie, archive_path, read_archive, read_source
+from komad.work.correct import find_outliers, make_micrographs, write_results
+from komad.work.device import probe
+from komad.work.exits import Exit
+
+logger = structlog.get_logger(__name__)
+
+CLAIM_INTERVAL_S = 0.5
+"""Between two looks into an empty queue."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Loaded:
+    """A job and the frames that were read for it, or why they could not be."""
+
+    job: Job
+    movie: Movie
+    frames: Array | None
+    error: Exception | None
+    timings_s: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Computed:
+    """A correct job that has only to be written."""
+
+    job: Job
+    movie: Movie
+    result: MicrographResult
+    outliers_yx: npt.NDArray[np.int32]
+    started: float
+    timings_s: dict[str, float]
+
+
+class Pipeline:
+    """The work of one worker process, from claim to commit."""
+
+    def __init__(self, settings: Settings, store: Store, worker_id: str, device: str) -> None:
+        self._settings = settings
+        self._store = store
+        self._worker_id = worker_id
+        self._device = device
+        self._broken: Exit | None = None
+        self._stopping = threading.Event()
+        self._in_hand: dict[int, Job] = {}
+        self._changed = threading.Condition()
+        self._doing: dict[str, tuple[str, float]] = {}
+        # The reader may hold one movie while another one is computed, no more: movies are large.
+        self._ahead = threading.Semaphore(1)
+        self._loaded: queue.Queue[_Loaded | None] = queue.Queue(1)
+        self._computed: queue.Queue[_Computed | None] = queue.Queue(1)
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"komad-{name}", daemon=True)
+            for name, work in (("read", self._read), ("compute", self._compute), ("write", self._write))
+        ]
+
+    def start(self) -> None:
+        """Probe the device and start working. Raises DeviceError when the device is bad."""
+        probe(self._device)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Claim nothing more; the threads end when the jobs in hand are done. Jobs not begun go back."""
+        self._stopping.set()
+        with self._changed:
+            self._changed.notify_all()
+
+    def abandon(self, error: DeviceError | None = None) -> None:
+        """Return every job in hand to the queue without blame, for the process ends now."""
+        self.stop()
+        for job in list(self._in_hand.values()):
+            with suppress(KomadError):
+                self._store.give_back(job, error)
+
+    def status(self) -> Exit | None:
+        """Say how it ended; None while its threads work or wait for work."""
+        if self._broken is not None or any(thread.is_alive() for thread in self._threads):
+            return self._broken
+        return Exit.STOPPED
+
+    def activity(self) -> tuple[str, float | None]:
+        """Say what is done, in words, and since when the longest of it (monotonic s; None when idle)."""
+        doing = dict(self._doing)
+        words = ", ".join(doing[name][0] for name in ("compute", "read", "write") if name in doing)
+        return words or "idle", min((since for _, since in doing.values()), default=None)
+
+    # Read ahead.
+
+    def _read(self) -> None:
+        while not self._stopping.is_set():
+            if not self._settings.workers.read_ahead:
+                self._wait_until_alone(None)
+            self._ahead.acquire()
+            job = None if self._stopping.is_set() else self._store.claim(self._worker_id)
+            if job is None:
+                self._ahead.release()
+                self._stopping.wait(CLAIM_INTERVAL_S)
+                continue
+            self._take(job)
+            if job.alone:
+                self._wait_until_alone(job)
+                if self._stopping.is_set():
+                    self._give_back(job)
+                    break
+                job = self._begin(job)
+            self._loaded.put(self._load(job))
+            if job.alone:
+                self._wait_until_alone(None)
+        self._loaded.put(None)
+
+    def _load(self, job: Job) -> _Loaded:
+        movie = self._store.movie(job.movie_id)
+        start = perf_counter()
+        frames, error = None, None
+        with self._busy("read", f"reading {movie.stem}"):
+            try:
+                archive = self._archive_of(movie) if job.kind is JobKind.CORRECT else None
+                frames = read_source(movie) if archive is None else read_archive(archive)
+            except Exception as problem:  # noqa: BLE001 - told to the job in `_compute`, whatever it is
+                error = problem
+        timings = {"read": round(perf_counter() - start, 4)}
+        return _Loaded(job=job, movie=movie, frames=frames, error=error, timings_s=timings)
+
+    def _wait_until_alone(self, job: Job | None) -> None:
+        """Wait until no job but this one is in hand, or the worker stops."""
+        mine = set() if job is None else {job.job_id}
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping.is_set() or not self._in_hand.keys() - mine)
+
+    # Compute.
+
+    def _compute(self) -> None:
+        while (loaded := self._loaded.get()) is not None:
+            self._ahead.release()
+            if self._stopping.is_set():
+                self._give_back(loaded.job)
+            else:
+                self._process(loaded)
+            del loaded  # the frames are not kept while waiting
+        self._computed.put(None)
+
+    def _process(self, loaded: _Loaded) -> None:
+        """Do a job; after an archive go on with the movie's correct job while the frames are in memory."""
+        job = loaded.job if loaded.job.alone else self._begin(loaded.job)
+        following = None
+        with self._blaming(job, loaded.movie):
+            if loaded.error is not None:
+                raise loaded.error
+            assert loaded.frames is not None
+            if job.kind is JobKind.ARCHIVE:
+                following = self._archive(job, loaded.movie, loaded.frames, loaded.timings_s)
+            else:
+                outliers = self._outliers(loaded.movie, loaded.frames)
+                self._correct(job, loaded.movie, loaded.frames, outliers, loaded.timings_s)
+        if following is not None:
+            assert loaded.frames is not None
+            correct, outliers, timings = following
+            correct = self._begin(correct)
+            with self._blaming(correct, loaded.movie):
+                self._correct(correct, loaded.movie, loaded.frames, outliers, timings)
+
+    def _archive(
+        self, job: Job, movie: Movie, frames: Array, timings: dict[str, float]
+    ) -> tuple[Job, npt.NDArray[np.int32], dict[str, float]] | None:
+        """Archive a movie; gives the correct job to go on with, its outliers and the seconds so far."""
+        start = perf_counter()
+        with self._busy("compute", f"archiving {movie.stem}"):
+            archive, directory = self._settings.archive, self._settings.archive_directory
+            result = archive_movie(movie, frames, archive=archive, directory=directory)
+            row = stack_sums.save(self._store.stack_sum_directory, movie, result.stack_sum)
+        timings = timings | result.summary["timings_s"]
+        summary = result.summary | {"timings_s": timings}
+        seconds = round(timings["read"] + perf_counter() - start, 3)
+        following = self._store.finish(
+            job, summary, seconds, stack_sum=row, go_on=not self._stopping.is_set()
+        )
+        if following is not None:
+            self._take(following)
+        self._leave(job)
+        self._drop_old_stack_sums()
+        if following is None:
+            _log_done("archived", job, movie, summary)
+            return None
+        return following, result.stack_sum.outliers_yx, timings
+
+    def _correct(
+        self,
+        job: Job,
+        movie: Movie,
+        frames: Array,
+        outliers_yx: npt.NDArray[np.int32],
+        timings: dict[str, float],
+    ) -> None:
+        started = perf_counter()
+        with self._busy("compute", f"correcting {movie.stem}"):
+            result = make_micrographs(movie, frames, outliers_yx=outliers_yx, output=self._settings.output)
+        self._computed.put(
+            _Computed(
+                job=job,
+                movie=movie,
+                result=result,
+                outliers_yx=outliers_yx,
+                started=started,
+                timings_s=timings | result.timings_s,
+            )
+        )
+
+    def _outliers(self, movie: Movie, frames: Array) -> npt.NDArray[np.int32]:
+        row = self._store.stack_sum(movie.movie_id)
+        kept = None if row is None else stack_sums.load(self._store.stack_sum_directory / row.file)
+        return find_outliers(movie, frames) if kept is None else kept.outliers_yx
+
+    def _drop_old_stack_sums(self) -> None:
+        for name in self._store.drop_stack_sums(keep=self._settings.queue.keep_stack_sums):
+            with suppress(OSError):  # a file too many does no harm
+                (self._store.stack_sum_directory / name).unlink(missing_ok=True)
+
+    # Write back.
+
+    def _write(self) -> None:
+        while (computed := self._computed.get()) is not None:
+            job, movie = computed.job, computed.movie
+            start = perf_counter()
+            with self._blaming(job, movie):
+                with self._busy("write", f"writing {movie.stem}"):
+                    summary = write_results(
+                        computed.result,
+                        movie,
+                        outliers_yx=computed.outliers_yx,
+                        archive_path=self._archive_of(movie),
+                        output=self._settings.output,
+                    )
+                timings = computed.timings_s | {"write": round(perf_counter() - start, 4)}
+                self._store.finish(job, summary, round(perf_counter() - computed.started, 3))
+                self._leave(job)
+                _log_done("corrected", job, movie, summary | {"timings_s": timings})
+
+    # What all three share.
+
+    def _archive_of(self, movie: Movie) -> Path | None:
+        path = archive_path(movie, self._settings.archive_directory)
+        return path if path.exists() else None
+
+    def _begin(self, job: Job) -> Job:
+        begun = self._store.begin(job)
+        self._take(begun)
+        return begun
+
+    def _take(self, job: Job) -> None:
+        with self._changed:
+            self._in_hand[job.job_id] = job
+            self._changed.notify_all()
+
+    def _leave(self, job: Job) -> None:
+        with self._changed:
+            del self._in_hand[job.job_id]
+            self._changed.notify_all()
+
+    def _give_back(self, job: Job) -> None:
+        self._store.give_back(job)
+        self._leave(job)
+
+    @contextmanager
+    def _busy(self, thread: str, words: str) -> Iterator[None]:
+        self._doing[thread] = (words, monotonic())
+        try:
+            yield
+        finally:
+            del self._doing[thread]
+
+    @contextmanager
+    def _blaming(self, job: Job, movie: Movie) -> Iterator[None]:
+        """Turn what goes wrong into the job's failure, unless the device is at fault: that ends the worker."""
+        try:
+            yield
+        except (WorkerLostError, DeviceError):
+            raise  # the job is somebody else's by now, or not to blame
+        except KomadError as error:
+            self._fail(job, movie, error)
+        except Exception as error:
+            logger.exception("unexpected error", movie=movie.stem, movie_id=movie.movie_id, job_id=job.job_id)
+            probe(self._device)
+            self._fail(
+                job, movie, InternalError(f"{type(error).__name__}: {error}; the log has the traceback")
+            )
+
+    def _fail(self, job: Job, movie: Movie, error: KomadError) -> None:
+        decision = self._store.fail(job, error, self._settings.queue.max_attempts)
+        self._leave(job)
+        what = {JobEvent.RETURN: "will be tried again", JobEvent.HOLD: "held", JobEvent.FAIL: "failed"}
+        logger.warning(
+            what[decision.event],
+            movie=movie.stem,
+            movie_id=movie.movie_id,
+            job_id=job.job_id,
+            kind=job.kind.value,
+            attempt=job.attempt,
+            code=error.code,
+            error=str(error),
+        )
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Run a thread's loop; when it cannot go on, neither can the process."""
+        try:
+            work()
+        except DeviceError as error:
+            logger.error("device failed its probe", device=self._device, error=str(error))
+            self.abandon(error)
+            self._broken = Exit.BAD_DEVICE
+        except WorkerLostError as error:
+            logger.error("declared lost", error=str(error))
+            self._broken = Exit.LOST
+        except Exception as error:
+            logger.exception("worker cannot go on", code=getattr(error, "code", "internal"))
+            self._broken = Exit.BROKEN
+
+
+def _log_done(what: str, job: Job, movie: Movie, summary: dict[str, Any]) -> None:
+    """Write the one line that tells all about a movie."""
+    motion = summary.get("motion_angstrom")
+    facts = {} if motion is None else {f"motion_{name}_angstrom": round(n, 2) for name, n in motion.items()}
+    logger.info(
+        what,
+        movie=movie.stem,
+        movie_id=movie.movie_id,
+        job_id=job.job_id,
+        attempt=job.attempt,
+        seconds=round(sum(summary["timings_s"].values()), 3),
+        timings_s=summary["timings_s"],
+        n_outliers=summary["n_outliers"],
+        **facts,
+        code="",
+    )

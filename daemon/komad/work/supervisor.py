@@ -1,0 +1,245 @@
+"""Starts the workers, notices when one dies or falls silent, and gives its jobs to others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from komad.config import Settings
+from komad.errors import WorkerLostError
+from komad.model import JobState
+from komad.store import Store
+from komad.work.disk import shortage
+from komad.work.exits import Exit
+from komad.work.lease import LONG_LIFE_S, Pulse, follow, is_silent, respawn_delay_s
+
+logger = structlog.get_logger(__name__)
+
+COMMAND = (sys.executable, "-m", "komad.work.worker")
+DISK_INTERVAL_S = 5.0
+RELEASE_INTERVAL_S = 30.0
+"""A job that a full disk stopped (a quota, say) is tried again after this long."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A place for a worker, and the process that fills it."""
+
+    device: str
+    n_threads: int
+    worker_id: str = ""
+    process: subprocess.Popen[str] | None = None
+    pulse: Pulse = Pulse(beat=None, seen_at=0.0)
+    started_at: float = 0.0
+    start_at: float = 0.0
+    """Not started again before this."""
+    n_failures: int = 0
+
+
+class Supervisor:
+    """One worker process per device. For one thread: call `tick` about once a second.
+
+    Parameters
+    ----------
+    store, settings
+        The open store, and what the workers get.
+    command
+        How a worker is started.
+    clock
+        Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        command: Sequence[str] = COMMAND,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._command = tuple(command)
+        self._clock = clock
+        self._workers = [
+            _Worker(device=device, n_threads=n_threads)
+            for device, n_threads in zip(settings.workers.devices, _threads(settings), strict=True)
+        ]
+        self._unreturned: dict[str, WorkerLostError] = {}
+        self._check_disk_at = 0.0
+        self._release_at = 0.0
+
+    def start(self) -> None:
+        """Take back what workers of an earlier life left behind. Only one komad runs here, so none of them counts."""
+        for worker_id in self._store.leases():
+            message = f"komad ended while worker {worker_id} held the job"
+            self._unreturned[worker_id] = WorkerLostError(message)
+        self._return_jobs()
+
+    def tick(self, *, starting: bool = True) -> None:
+        """Look after every worker, and after the disks; `starting` False starts no new ones."""
+        self._check_disk()
+        beats = {worker.worker_id: worker.beat for worker in self._store.workers()}
+        now = self._clock()
+        for worker in self._workers:
+            if worker.process is not None:
+                self._look_after(worker, beats.get(worker.worker_id), now)
+        self._return_jobs()
+        for worker in self._workers:
+            if starting and worker.process is None and now >= worker.start_at:
+                self._spawn(worker, now)
+
+    @property
+    def n_alive(self) -> int:
+        """Worker processes that run."""
+        return sum(worker.process is not None for worker in self._workers)
+
+    def healthy(self) -> bool:
+        """Whether some worker shows signs of life, or is to be started."""
+        now = self._clock()
+        timeout_s = self._settings.queue.lease_timeout_s
+        return any(
+            worker.process is None or not is_silent(worker.pulse, now=now, timeout_s=timeout_s)
+            for worker in self._workers
+        )
+
+    def drain(self) -> None:
+        """Ask the workers to end after the jobs in hand; a second time: to give them back and end at once."""
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End every worker now and return its jobs."""
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.kill()
+                self._ended(worker, worker.process.wait(), self._clock())
+        self._return_jobs()
+
+    def _look_after(self, worker: _Worker, beat: int | None, now: float) -> None:
+        assert worker.process is not None
+        worker.pulse = follow(worker.pulse, beat, now=now)
+        status = worker.process.poll()
+        if status is not None:
+            self._ended(worker, status, now)
+        elif is_silent(worker.pulse, now=now, timeout_s=self._settings.queue.lease_timeout_s):
+            worker.process.kill()
+            silent_s = now - worker.pulse.seen_at
+            logger.error(
+                "worker was silent and is ended", worker=worker.worker_id, silent_s=round(silent_s, 1)
+            )
+            with suppress(subprocess.TimeoutExpired):
+                worker.process.wait(
+                    1.0
+                )  # one that hangs in a lost mount dies later; its lease is gone anyway
+            self._lost(worker, f"showed no sign of life for {silent_s:.0f} s and was ended", now)
+
+    def _ended(self, worker: _Worker, status: int, now: float) -> None:
+        if status == Exit.STOPPED:
+            self._unreturned[worker.worker_id] = WorkerLostError(
+                f"worker {worker.worker_id} left the job behind"
+            )
+            worker.process, worker.n_failures, worker.start_at = None, 0, now
+            return
+        how = _how_it_ended(status)
+        logger.error("worker ended", worker=worker.worker_id, device=worker.device, how=how)
+        self._lost(worker, how, now)
+
+    def _lost(self, worker: _Worker, how: str, now: float) -> None:
+        self._unreturned[worker.worker_id] = WorkerLostError(
+            f"worker {worker.worker_id} {how} while it held the job"
+        )
+        worker.n_failures = 1 if now - worker.started_at > LONG_LIFE_S else worker.n_failures + 1
+        worker.start_at = now + respawn_delay_s(worker.n_failures)
+        worker.process = None
+
+    def _return_jobs(self) -> None:
+        for worker_id, error in list(self._unreturned.items()):
+            for job in self._store.return_jobs(worker_id, error, self._settings.queue.max_attempts):
+                logger.warning(
+                    "job failed" if job.state is JobState.FAILED else "job returned",
+                    job_id=job.job_id,
+                    movie_id=job.movie_id,
+                    kind=job.kind.value,
+                    attempt=job.attempt,
+                    code=error.code,
+                    error=str(error),
+                )
+            del self._unreturned[worker_id]
+
+    def _spawn(self, worker: _Worker, now: float) -> None:
+        worker.worker_id = f"{worker.device.replace(':', '')}-{uuid.uuid4().hex[:8]}"
+        process = subprocess.Popen(
+            [*self._command, worker.worker_id, worker.device],
+            stdin=subprocess.PIPE,
+            text=True,
+            env=self._environment(worker),
+        )
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process.stdin:  # one that died at once is seen in the next tick
+            process.stdin.write(self._settings.model_dump_json())
+        worker.process = process
+        worker.started_at = now
+        worker.pulse = Pulse(beat=None, seen_at=now)
+        logger.info("worker started", worker=worker.worker_id, device=worker.device, pid=process.pid)
+
+    def _environment(self, worker: _Worker) -> dict[str, str]:
+        """What libraries read when they are imported, so it must be set before the process starts."""
+        threads = str(worker.n_threads)
+        return {
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": worker.device.removeprefix("cuda:") if worker.device != "cpu" else "",
+            "KOMAD_THREADS": threads,
+            "NUMBA_NUM_THREADS": threads,
+            "OMP_NUM_THREADS": threads,
+            "NUMBA_CACHE_DIR": str(self._settings.state_directory / "numba-cache"),
+        }
+
+    def _check_disk(self) -> None:
+        """Pause claims while a disk is low; let held jobs go on when there is room."""
+        now = self._clock()
+        if now < self._check_disk_at:
+            return
+        self._check_disk_at = now + DISK_INTERVAL_S
+        output = self._settings.output
+        directories = (output.directory, self._settings.archive_directory, self._settings.state_directory)
+        reason = shortage(directories, min_free_gb=output.min_free_gb)
+        before = self._store.paused()
+        if reason:
+            if not before:
+                logger.warning("no job is started", reason=reason)
+            if reason != before:
+                self._store.pause(reason)
+            return
+        if before:
+            logger.info("there is room again, jobs go on")
+            self._store.resume()
+            self._release_at = now
+        if now >= self._release_at:
+            self._release_at = now + RELEASE_INTERVAL_S
+            self._store.release_disk_held()
+
+
+def _how_it_ended(status: int) -> str:
+    if status < 0:
+        name = signal.Signals(-status).name
+        return f"died of {name}" + (" (is the memory too small?)" if name == "SIGKILL" else "")
+    known = {Exit.BAD_DEVICE: "found its device bad", Exit.LOST: "had lost its lease"}
+    return {int(key): words for key, words in known.items()}.get(status, f"ended with status {status}")
+
+
+def _threads(settings: Settings) -> list[int]:
+    """Threads of each worker: the cores are divided among the CPU workers; a GPU worker reads with two."""
+    n_cpu = sum(device == "cpu" for device in settings.workers.devices)
+    share = settings.workers.threads or max(1, len(os.sched_getaffinity(0)) // max(1, n_cpu))
+    return [share if device == "cpu" else 2 for device in settings.workers.devices]

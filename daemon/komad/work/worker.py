@@ -1,0 +1,106 @@
+"""The worker process: shows signs of life while its pipeline works, and ends in order.
+
+Started by the supervisor as `python -m komad.work.worker WORKER_ID DEVICE`, the settings as JSON on standard input.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+
+import structlog
+
+from komad import log
+from komad.config import Settings
+from komad.errors import DeviceError, KomadError
+from komad.store import Store
+from komad.work.exits import Exit
+from komad.work.pipeline import Pipeline
+
+logger = structlog.get_logger(__name__)
+
+BEAT_INTERVAL_S = 2.0
+GRACE_S = 60.0
+"""How long the jobs in hand may take after SIGTERM; systemd allows more (TimeoutStopSec)."""
+
+
+class Worker:
+    """One process, one device. Its main thread beats; the threads of `Pipeline` work."""
+
+    def __init__(self, settings: Settings, store: Store, worker_id: str, device: str) -> None:
+        self._settings = settings
+        self._store = store
+        self._worker_id = worker_id
+        self._pipeline = Pipeline(settings, store, worker_id, device)
+        self._signals = 0
+        self._wake = threading.Event()
+        self._parent = os.getppid()
+
+    def run(self) -> Exit:
+        """Work until told to stop; gives the exit status."""
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # Ctrl-C reaches all of the terminal; the daemon tells us
+        signal.signal(signal.SIGTERM, self._on_signal)
+        self._pipeline.start()
+        deadline: float | None = None
+        while (status := self._pipeline.status()) is None:
+            if not self._beat():
+                return Exit.LOST
+            if self._signals and deadline is None:
+                self._pipeline.stop()
+                deadline = monotonic() + GRACE_S
+            if self._signals > 1 or self._is_orphan() or (deadline is not None and monotonic() > deadline):
+                self._pipeline.abandon()
+                return Exit.STOPPED
+            self._wake.wait(BEAT_INTERVAL_S if deadline is None else 0.1)
+            self._wake.clear()
+        return status
+
+    def _beat(self) -> bool:
+        """Show a sign of life, unless one job takes so long that the supervisor has to end it."""
+        activity, since = self._pipeline.activity()
+        if since is not None and monotonic() - since > self._settings.queue.job_timeout_s:
+            return True
+        return self._store.beat(self._worker_id, activity)
+
+    def _is_orphan(self) -> bool:
+        return os.getppid() != self._parent
+
+    def _on_signal(self, *_: int | FrameType | None) -> None:
+        self._signals += 1
+        self._wake.set()
+
+
+def main(arguments: list[str]) -> Exit:
+    """Set the process up and run its worker."""
+    worker_id, device = arguments
+    settings = Settings.model_validate_json(sys.stdin.read())
+    log.configure(settings.log)
+    structlog.contextvars.bind_contextvars(worker=worker_id)
+    with Store(settings.state_directory).open(create=False) as store:
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        store.register_worker(worker_id, boot_id=boot_id, pid=os.getpid(), device=device)
+        worker = Worker(settings, store, worker_id, device)
+        try:
+            return worker.run()
+        finally:
+            store.remove_worker(worker_id)
+
+
+if __name__ == "__main__":
+    try:
+        status = main(sys.argv[1:])
+    except DeviceError as problem:
+        logger.error("device failed its probe", error=str(problem))
+        status = Exit.BAD_DEVICE
+    except KomadError as problem:
+        logger.error("worker cannot go on", code=problem.code, error=str(problem))
+        status = Exit.BROKEN
+    sys.stderr.flush()
+    os._exit(status)  # a thread may hang in a read of a lost mount; waiting for it would hang too
