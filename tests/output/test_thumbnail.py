@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from komad.output.thumbnail import STRIP_PX, area_bin, thumbnail_png, to_grey, track_magnification, track_px
+from komad.output.thumbnail import (
+    STRIP_PX,
+    area_bin,
+    binning,
+    thumbnail_png,
+    to_grey,
+    track_magnification,
+    track_px,
+)
 
 STILL = np.zeros((3, 2))
 
@@ -33,6 +41,15 @@ def test_size_is_limited_and_the_strip_is_below() -> None:
     """4096 x 5760 becomes 682 x 960 plus the strip; a small picture keeps its size."""
     assert picture(np.zeros((4096, 5760))).shape == (4096 // 6 + STRIP_PX, 960, 3)
     assert picture(np.zeros((100, 200))).shape == (100 + STRIP_PX, 200, 3)
+
+
+@pytest.mark.parametrize(
+    ("side", "pixel_size", "factor"),
+    [(8192, 0.4, 8), (4096, 0.83, 4), (2048, 0.83, 4), (2048, 3.1, 2), (600, 0.83, 1)],
+)
+def test_binning_shows_more_than_noise(side: int, pixel_size: float, factor: int) -> None:
+    """At most 1024 px; to 3 Å per pixel while 512 px are left."""
+    assert binning(side, pixel_size) == factor
 
 
 def test_row_0_is_at_the_bottom() -> None:

@@ -100,7 +100,7 @@ def process(
             "skip_last": trunc,
             "dose_weighting": dose_weighting,
         },
-        output={"directory": output, "even_odd": even_odd, "float16": float16},
+        output={"directory": output.resolve(), "even_odd": even_odd, "float16": float16},
         archive={"enabled": archive},
     )
     n_failed = _process_all(movies, settings)

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-MAX_SIDE_PX = 1024
+MAX_SIDE_PX, MIN_SIDE_PX = 1024, 512
+MIN_ANGSTROM_PER_PX = 3.0
+"""Finer pictures are binned to this, as far as the smallest side allows: at low dose only noise shows in them."""
 STRIP_PX = 34
 """Height of the caption under the picture."""
 OVERSAMPLING = 2
@@ -35,7 +37,7 @@ def thumbnail_png(
         A PNG of at most 1024 px a side plus a caption strip. The track starts at a white ring in the middle and
         turns from yellow to red; the scale bar counts for the picture and, divided by the stated factor, for the track.
     """
-    binned = area_bin(micrograph, math.ceil(max(micrograph.shape) / MAX_SIDE_PX))
+    binned = area_bin(micrograph, binning(max(micrograph.shape), pixel_size_angstrom))
     scale = pixel_size_angstrom * micrograph.shape[1] / binned.shape[1]  # Å per thumbnail pixel
     grey = Image.fromarray(to_grey(binned)[::-1])  # a PNG starts at the top
     height, width = binned.shape
@@ -53,6 +55,12 @@ def thumbnail_png(
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", compress_level=6)
     return buffer.getvalue()
+
+
+def binning(side_px: int, pixel_size_angstrom: float) -> int:
+    """Pixels per side that become one."""
+    wanted = min(round(MIN_ANGSTROM_PER_PX / pixel_size_angstrom), side_px // MIN_SIDE_PX)
+    return max(math.ceil(side_px / MAX_SIDE_PX), wanted)
 
 
 def area_bin(image: npt.NDArray[np.float32], factor: int) -> npt.NDArray[np.float32]:
