@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
+import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -184,7 +187,11 @@ class Settings(BaseSettings):
     """The whole configuration."""
 
     model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix="KOMAD_", env_nested_delimiter="__", use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        env_prefix="KOMAD_",
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,
     )
 
     state_directory: Path = Path("komad-state")
@@ -236,21 +243,29 @@ def load_settings(path: Path) -> Settings:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}; `komad config example` prints one") from error
+        raise ConfigError(
+            f"cannot read the configuration {path}: {error.strerror}; `komad config example` prints one"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     try:
         settings = Settings(**values)
     except ValidationError as error:
         raise ConfigError(f"{path} has {error.error_count()} problem(s):\n{_explain(error)}") from error
-    return _anchored(settings, path.resolve().parent)
+    settings = _anchored(settings, path.resolve().parent)
+    _refuse_own_results(path, settings)
+    return settings
 
 
 def _explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"])
-        what = "unknown key (misspelt, or in the wrong table?)" if problem["type"] == "extra_forbidden" else problem["msg"]
+        what = (
+            "unknown key (misspelt, or in the wrong table?)"
+            if problem["type"] == "extra_forbidden"
+            else problem["msg"]
+        )
         lines.append(f"  {place}: {what}")
     return "\n".join(lines) + "\n`komad config example` prints every key with its meaning."
 
@@ -259,14 +274,17 @@ def _anchored(settings: Settings, base: Path) -> Settings:
     """Resolve relative paths against the folder of the configuration file."""
 
     def at(path: Path | None) -> Path | None:
-        return None if path is None else base / path.expanduser()
+        # Without "..": the watcher tells files by their paths.
+        return None if path is None else Path(os.path.normpath(base / path.expanduser()))
 
     watch = tuple(
         folder.model_copy(
             update={
                 "directory": at(folder.directory),
                 "references": folder.references.model_copy(
-                    update={name: at(getattr(folder.references, name)) for name in ("gain", "dark", "defects")}
+                    update={
+                        name: at(getattr(folder.references, name)) for name in ("gain", "dark", "defects")
+                    }
                 ),
             }
         )
@@ -281,3 +299,22 @@ def _anchored(settings: Settings, base: Path) -> Settings:
     return settings.model_copy(
         update={"state_directory": at(settings.state_directory), "watch": watch, "output": output}
     )
+
+
+def _refuse_own_results(path: Path, settings: Settings) -> None:
+    """Refuse results that would be found as movies, and processed again, and again."""
+    for folder in settings.watch:
+        ignored = re.compile("|".join(map(fnmatch.translate, folder.ignore)) or r"(?!)", re.IGNORECASE)
+        for name, directory in (
+            ("output.directory", settings.output.directory),
+            ("output.archive_directory", settings.archive_directory),
+            ("state_directory", settings.state_directory),
+        ):
+            if not directory.is_relative_to(folder.directory):
+                continue
+            below = directory.relative_to(folder.directory).parts
+            if not below or (folder.recursive and not any(map(ignored.match, below))):
+                raise ConfigError(
+                    f"{path}: {name} ({directory}) lies in the watched folder {folder.directory}, its files would be "
+                    f"taken for movies: move it, or add the name of a folder on its way to `ignore`"
+                )
