@@ -1,12 +1,17 @@
-"""The database: movies, jobs, workers, results. The only importer of sqlalchemy."""
+"""The database: movies, jobs, workers, results. The only importer of sqlalchemy.
 
-from komad.store.changes import WAITING_FOR_ARCHIVE
-from komad.store.finished import Finished
-from komad.store.jobs import Jobs
-from komad.store.movies import Missing, Movies
-from komad.store.rows import FinishedMovie, HeldBy, HistoryEntry, StackSumRow, WorkerRow
-from komad.store.stack_sums import StackSums
-from komad.store.workers import Workers
+The names load when they are asked for: `komad.store.overview` and `listing` answer without SQLAlchemy, whose import
+takes most of the time that `komad status` may.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from komad.store.changes import WAITING_FOR_ARCHIVE
+    from komad.store.movies import Missing
+    from komad.store.rows import FinishedMovie, HeldBy, HistoryEntry, StackSumRow, WorkerRow
+    from komad.store.store import Store
 
 __all__ = [
     "WAITING_FOR_ARCHIVE",
@@ -19,6 +24,11 @@ __all__ = [
     "WorkerRow",
 ]
 
+_MODULES = {"WAITING_FOR_ARCHIVE": "changes", "Missing": "movies", "Store": "store"}
+"""Where a name comes from; all others are in `rows`."""
 
-class Store(Movies, Jobs, Workers, StackSums, Finished):
-    """All of it behind one door: `with Store(state_directory).open() as store`."""
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'rows')}"), name)

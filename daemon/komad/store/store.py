@@ -1,0 +1,11 @@
+"""All of the database behind one door."""
+
+from komad.store.finished import Finished
+from komad.store.jobs import Jobs
+from komad.store.movies import Movies
+from komad.store.stack_sums import StackSums
+from komad.store.workers import Workers
+
+
+class Store(Movies, Jobs, Workers, StackSums, Finished):
+    """Everything that is done with the database: `with Store(state_directory).open() as store`."""
