@@ -37,11 +37,8 @@ def test_order_of_precedence() -> None:
         "pixel_size_angstrom": "supplied",
         "voltage_kv": "configuration",
         "dose_per_frame": "a.mdoc",
-        "cs_mm": "default",
-        "amplitude_contrast": "default",
-        "pre_exposure": "default",
-        "optics_group": "default",
     }
+    assert acquisition.cs_mm == 2.7
 
 
 def test_unknown_values_are_none_and_have_no_source() -> None:
@@ -52,7 +49,7 @@ def test_unknown_values_are_none_and_have_no_source() -> None:
         None,
         None,
     )
-    assert set(acquisition.sources.values()) == {"default"}
+    assert acquisition.sources == {}
     assert acquisition.notes == {}
 
 

@@ -129,6 +129,39 @@ def test_inotify_limits_leave_the_sweep(incoming: Path, monkeypatch: pytest.Monk
     ]
 
 
+def test_a_sweep_that_fails_is_tried_again(incoming: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unforeseen error in a sweep is logged, and does not end the thread."""
+    (incoming / "a.mrc").write_bytes(COMPLETE)
+    sweep = Watcher.sweep
+    calls: list[int] = []
+
+    def failing_once(self: Watcher) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("unforeseen")
+        sweep(self)
+
+    monkeypatch.setattr(Watcher, "sweep", failing_once)
+    with (
+        structlog.testing.capture_logs() as lines,
+        running(incoming, Watching(sweep_interval_s=0.1)) as (_, taken),
+    ):
+        until(lambda: taken == ["a.mrc"])
+    assert "sweep failed, trying again" in [line["event"] for line in lines]
+
+
+def test_stop_without_start(incoming: Path) -> None:
+    """A watcher that was never started can be stopped."""
+    Watcher(
+        [WatchFolder(directory=incoming)],
+        Watching(),
+        known=(),
+        check_complete=check_complete,
+        on_candidate=lambda candidate: None,
+        on_unreadable=lambda candidate, error: None,
+    ).stop()
+
+
 def test_stop_ends_all_threads(incoming: Path) -> None:
     """After stop no thread of the watcher is left, and it returns quickly in mid-interval."""
     before = set(threading.enumerate())

@@ -254,3 +254,23 @@ def test_a_copied_tree_is_found(tmp_path: Path, use_events: bool) -> None:
     bench.sweep()
     shutil.copytree(tmp_path / "source", tmp_path / "incoming/session")
     assert bench.sweep(2) == ["a.mrc"]
+
+
+def test_names_that_are_not_text(bench: Bench, incoming: Path) -> None:
+    """A file name that is not UTF-8 is shown as a problem, cannot stop the thread, and others are taken."""
+    name = os.fsdecode(b"caf\xe9.mrc")
+    (incoming / name).write_bytes(COMPLETE)
+    (incoming / "a.mrc").write_bytes(COMPLETE)
+    bench.watcher.hint(0, str(incoming / name), renamed=True)
+    assert bench.sweep(3) == ["a.mrc"]
+    assert "not valid UTF-8" in bench.watcher.status()[0].error
+    bench.watcher.status()[0].error.encode()
+
+
+def test_many_errors_make_a_short_status(bench: Bench, incoming: Path) -> None:
+    """Of many errors three are named, and their number."""
+    for i in range(10):
+        (incoming / os.fsdecode(b"\xe9" + str(i).encode() + b".mrc")).write_bytes(COMPLETE)
+    bench.sweep()
+    assert bench.watcher.status()[0].error.count("rename it") == 3
+    assert bench.watcher.status()[0].error.endswith("; and 7 more")

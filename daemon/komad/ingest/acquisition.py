@@ -68,9 +68,8 @@ def resolve(
     offers.append((reading.name, reading.values))
     header_values, header_doubts = _from_header(header)
     offers.append(("header", header_values))
-    offers.append(("default", AcquisitionSettings().model_dump()))
 
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = AcquisitionSettings().model_dump()
     sources: dict[str, str] = {}
     doubts = {
         field: "; ".join(filter(None, (reading.doubts.get(field), header_doubts.get(field))))
@@ -143,13 +142,11 @@ def _from_header(header: MovieHeader) -> tuple[dict[str, float], dict[str, str]]
 
 
 def _disagreement(said: list[tuple[str, Any]]) -> str:
-    """Name the sources that say something else than the first, which is used; a default is not a source."""
+    """Name the sources that say something else than the first, which is used."""
     if not said or isinstance(said[0][1], str):
         return ""
     source, used = said[0]
     differing = [
-        f"{other} says {value:g}"
-        for other, value in said[1:]
-        if other != "default" and abs(value - used) > DISAGREEMENT * abs(used)
+        f"{other} says {value:g}" for other, value in said[1:] if abs(value - used) > DISAGREEMENT * abs(used)
     ]
     return f"{source} says {used:g} and is used, but {', '.join(differing)}" if differing else ""

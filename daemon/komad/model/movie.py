@@ -63,8 +63,8 @@ class Acquisition:
     """e/Å² before frame 0."""
     optics_group: str = "opticsGroup1"
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Field name -> where its value came from: 'supplied', 'configuration', a sidecar's file name, 'header', or
-    'default'; a field that is unknown is not listed."""
+    """Field name -> where its value came from: 'supplied', 'configuration', a sidecar's file name, 'header'. A field
+    that is unknown, or has its default, is not listed."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """Field name -> what a person should know of it: sources that disagree, a value that was not used and why."""
     facts: Mapping[str, float | str] = field(default_factory=dict)

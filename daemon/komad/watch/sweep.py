@@ -130,7 +130,19 @@ def sweep(
     return found
 
 
+def is_text(path: str) -> bool:
+    """Tell whether a path can be written down: names that are not UTF-8 cannot, in any database, STAR or JSON file."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _look_at(entry: os.DirEntry[str], known: KnownFiles, found: Sweep) -> None:
+    if not is_text(entry.path):
+        found.errors[ascii(entry.path)] = "the name is not valid UTF-8, rename it"
+        return
     try:
         if entry.is_file():
             seen = look(entry)

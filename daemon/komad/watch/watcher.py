@@ -5,8 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import structlog
@@ -16,7 +17,7 @@ from komad.errors import KomadError, MovieError
 from komad.model import Candidate
 from komad.watch.observer import Observer
 from komad.watch.settle import Observation, Waiting, is_settled, observe
-from komad.watch.sweep import KnownFiles, Selection, look, sweep
+from komad.watch.sweep import KnownFiles, Selection, is_text, look, sweep
 
 logger = structlog.get_logger(__name__)
 
@@ -121,7 +122,8 @@ class Watcher:
         """Stop after the file in hand; returns when no callback runs any more."""
         self._stopping.set()
         self._hints.put(None)
-        self._thread.join()
+        if self._thread.ident is not None:  # it was started
+            self._thread.join()
         self._observer.stop()
 
     def sweep(self) -> None:
@@ -136,7 +138,12 @@ class Watcher:
         next_sweep = self._clock()
         while not self._stopping.is_set():
             if self._clock() >= next_sweep:
-                self.sweep()
+                try:
+                    self.sweep()
+                except (
+                    Exception
+                ):  # the rest of the session must not go unseen; `last_sweep` stands still meanwhile
+                    logger.exception("sweep failed, trying again")
                 next_sweep = self._clock() + self._watching.sweep_interval_s
             try:
                 hint = self._hints.get(timeout=max(0.0, next_sweep - self._clock()))
@@ -147,7 +154,7 @@ class Watcher:
 
     def hint(self, index: int, path: str, renamed: bool) -> None:
         """Look at one file of which an event told."""
-        if not self._selections[index].covers(path):
+        if not is_text(path) or not self._selections[index].covers(path):
             return
         try:
             seen = look(path)
@@ -172,7 +179,7 @@ class Watcher:
         self._status[index] = FolderStatus(
             directory=self._folders[index].directory,
             reachable=root not in found.errors,
-            error="; ".join(f"{place}: {reason}" for place, reason in found.errors.items()),
+            error=_summary(found.errors),
             waiting=sum(not file.reported for file in waiting.values()),
             unreadable=sum(file.reported for file in waiting.values()),
         )
@@ -225,6 +232,12 @@ class Watcher:
         except Exception as error:  # noqa: BLE001 - a file that no reader foresaw must not end the session
             return MovieError(f"{path}: cannot be read ({type(error).__name__}: {error})")
         return None
+
+
+def _summary(errors: Mapping[str, str]) -> str:
+    """Put errors into one line: three of them, and how many more there are."""
+    named = "; ".join(f"{place}: {reason}" for place, reason in islice(errors.items(), 3))
+    return f"{named}; and {len(errors) - 3} more" if len(errors) > 3 else named
 
 
 def _identity(directory: Path) -> tuple[int, int] | None:
