@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from komad.config import Processing
 from komad.errors import MovieError, ParameterError, StoreError, TransitionError
 from komad.model import Acquisition, Candidate, JobKind, JobState, Movie
 from komad.store import WAITING_FOR_ARCHIVE, Store
@@ -18,7 +19,7 @@ UNREADABLE = Candidate(path=Path("/data/odd.v1.mrc"), size_bytes=7, mtime_ns=5, 
 NO_PIXEL_SIZE = "pixel size unknown: supply it"
 
 
-def missing(acquisition: Acquisition, processing: Mapping[str, Any]) -> str:
+def missing(acquisition: Acquisition, processing: Processing) -> str:
     """Say that the pixel size is missing, when it is."""
     return "" if acquisition.pixel_size_angstrom else NO_PIXEL_SIZE
 
@@ -196,3 +197,19 @@ def test_unknown_movie(store: Store) -> None:
     """A number that is not there is named."""
     with pytest.raises(StoreError, match="no movie number 17"):
         store.movie(17)
+
+
+def test_complete_later(store: Store, make_movie: MakeMovie) -> None:
+    """What a late sidecar tells is bound to a movie that lacked it, but not over what was supplied meanwhile."""
+    store.add_movie(make_movie("/data/a.mrc"))
+    store.add_movie(
+        make_movie("/data/b.mrc", acquisition=Acquisition()), held={JobKind.CORRECT: NO_PIXEL_SIZE}
+    )
+    (lacking,) = store.incomplete_movies(limit=10)
+    assert lacking.movie_id == 2
+    found = Acquisition(pixel_size_angstrom=0.9, sources={"pixel_size_angstrom": "b.mdoc"})
+    assert store.complete(lacking, found, missing="")
+    assert store.movie(2).acquisition == found
+    assert store.jobs_of(2)[JobKind.CORRECT].reason == WAITING_FOR_ARCHIVE
+    assert not store.complete(lacking, Acquisition(pixel_size_angstrom=7.0), missing="")
+    assert store.incomplete_movies(limit=10) == []

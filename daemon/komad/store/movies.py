@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, insert, or_, select, update
 
-from komad.config import AcquisitionSettings
+from komad.config import AcquisitionSettings, Processing
 from komad.errors import KomadError, ParameterError, StoreError
 from komad.model import Acquisition, Candidate, JobEvent, JobKind, JobState, Movie
 from komad.store import changes
@@ -18,7 +18,7 @@ from komad.store.database import Database
 from komad.store.rows import HeldBy, acquisition_from, acquisition_values, movie_from, movie_values, now
 from komad.store.tables import IS_HELD, jobs, movies, supplied
 
-Missing = Callable[[Acquisition, Mapping[str, Any]], str]
+Missing = Callable[[Acquisition, Processing], str]
 """(acquisition, processing) -> '' or the sentence that says which parameters are missing."""
 
 OUTPUT_SUFFIXES = ("_noDW", "_EVN", "_ODD", "_PS")
@@ -150,14 +150,25 @@ class Movies(Database):
                 after = _with_supplied(before, checked, overwrite=movie_id is not None)
                 if after == before:
                     continue
-                changed = {
-                    "acquisition": acquisition_values(after),
-                    "missing": missing(after, row.processing),
-                }
-                connection.execute(update(movies).where(movies.c.movie_id == row.movie_id).values(changed))
-                changes.settle_correct(connection, row.movie_id)
+                processing = Processing.model_validate(row.processing)
+                _set_acquisition(connection, row.movie_id, after, missing(after, processing))
                 n_changed += 1
         return n_changed
+
+    def incomplete_movies(self, *, limit: int) -> list[Movie]:
+        """Return the newest movies that lack parameters."""
+        lacking = select(movies).where(movies.c.missing != "", movies.c.header.is_not(None))
+        with self.read() as connection:
+            rows = connection.execute(lacking.order_by(movies.c.movie_id.desc()).limit(limit)).all()
+        return [movie_from(row) for row in rows]
+
+    def complete(self, movie: Movie, acquisition: Acquisition, *, missing: str) -> bool:
+        """Bind what became known of a movie later, unless somebody else did meanwhile; tells whether it was bound."""
+        with self.write() as connection:
+            if _movie(connection, movie.movie_id).acquisition != movie.acquisition:
+                return False
+            _set_acquisition(connection, movie.movie_id, acquisition, missing)
+            return True
 
     def supplied_values(self) -> dict[str, Any]:
         """Acquisition values supplied for all movies, the newest of each; for movies still to come."""
@@ -233,16 +244,21 @@ def _is_taken(connection: Connection, name: str) -> bool:
     return connection.execute(select(movies.c.movie_id).where(movies.c.stem.in_(clashes))).first() is not None
 
 
+def _set_acquisition(connection: Connection, movie_id: int, acquisition: Acquisition, missing: str) -> None:
+    changed = {"acquisition": acquisition_values(acquisition), "missing": missing}
+    connection.execute(update(movies).where(movies.c.movie_id == movie_id).values(changed))
+    changes.settle_correct(connection, movie_id)
+
+
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    known = {field.name for field in fields(Acquisition)} - {"sources"}
+    names = ", ".join(sorted(AcquisitionSettings.model_fields))
     if not values:
-        raise ParameterError(f"no value is supplied; the names are {', '.join(sorted(known))}")
+        raise ParameterError(f"no value is supplied; the names are {names}")
     try:
         settings = AcquisitionSettings.model_validate(dict(values))
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(str(part) for part in problem["loc"])
-        names = ", ".join(sorted(known))
         raise ParameterError(
             f"the supplied {place} is wrong: {problem['msg']}; the names are {names}"
         ) from error
@@ -253,4 +269,6 @@ def _with_supplied(acquisition: Acquisition, values: Mapping[str, Any], *, overw
     used = {name: value for name, value in values.items() if overwrite or name not in acquisition.sources}
     if not used:
         return acquisition
-    return replace(acquisition, **used, sources={**acquisition.sources, **dict.fromkeys(used, "supplied")})
+    notes = {name: note for name, note in acquisition.notes.items() if name not in used}
+    sources = {**acquisition.sources, **dict.fromkeys(used, "supplied")}
+    return replace(acquisition, **used, sources=sources, notes=notes)

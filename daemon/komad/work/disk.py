@@ -1,4 +1,4 @@
-"""Is there room where results are written?"""
+"""Room where results are written."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
@@ -59,7 +59,6 @@ class _Computed:
     result: MicrographResult
     outliers_yx: npt.NDArray[np.int32]
     started: float
-    timings_s: dict[str, float]
 
 
 class Pipeline:
@@ -225,15 +224,9 @@ class Pipeline:
         started = perf_counter()
         with self._busy("compute", f"correcting {movie.stem}"):
             result = make_micrographs(movie, frames, outliers_yx=outliers_yx, output=self._settings.output)
+        result = replace(result, timings_s=timings | result.timings_s)
         self._computed.put(
-            _Computed(
-                job=job,
-                movie=movie,
-                result=result,
-                outliers_yx=outliers_yx,
-                started=started,
-                timings_s=timings | result.timings_s,
-            )
+            _Computed(job=job, movie=movie, result=result, outliers_yx=outliers_yx, started=started)
         )
 
     def _outliers(self, movie: Movie, frames: Array) -> npt.NDArray[np.int32]:
@@ -261,9 +254,11 @@ class Pipeline:
                         archive_path=self._archive_of(movie),
                         output=self._settings.output,
                     )
-                timings = computed.timings_s | {"write": round(perf_counter() - start, 4)}
-                self._store.finish(job, summary, round(perf_counter() - computed.started, 3))
+                # Names of files count from the output directory, which another run may not have.
+                kept = summary | {"output_directory": str(self._settings.output.directory)}
+                self._store.finish(job, kept, round(perf_counter() - computed.started, 3))
                 self._leave(job)
+                timings = summary["timings_s"] | {"write": round(perf_counter() - start, 4)}
                 _log_done("corrected", job, movie, summary | {"timings_s": timings})
 
     # What all three share.

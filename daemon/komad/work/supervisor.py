@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -38,7 +38,7 @@ class _Worker:
     n_threads: int
     worker_id: str = ""
     process: subprocess.Popen[str] | None = None
-    pulse: Pulse = Pulse(beat=None, seen_at=0.0)
+    pulse: Pulse = field(default_factory=lambda: Pulse(beat=None, seen_at=0.0))
     started_at: float = 0.0
     start_at: float = 0.0
     """Not started again before this."""
@@ -196,8 +196,10 @@ class Supervisor:
     def _environment(self, worker: _Worker) -> dict[str, str]:
         """What libraries read when they are imported, so it must be set before the process starts."""
         threads = str(worker.n_threads)
+        # Our own variables are in the settings already; a relative path in them would be read anew, and wrongly.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("KOMAD_")}
         return {
-            **os.environ,
+            **inherited,
             "CUDA_VISIBLE_DEVICES": worker.device.removeprefix("cuda:") if worker.device != "cpu" else "",
             "KOMAD_THREADS": threads,
             "NUMBA_NUM_THREADS": threads,
