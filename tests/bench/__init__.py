@@ -1,0 +1,1 @@
+"""What costs time and memory, measured; nothing here is asserted."""

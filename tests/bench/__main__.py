@@ -1,0 +1,36 @@
+"""`make bench`: everything, or the parts named on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from komad.simulate import MovieSpec
+from tests.bench import folder, single
+
+
+def main() -> None:
+    """Run the parts asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["single", "folder"], help="single, folder")
+    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--frames", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the simulated movie, used again by the next run"
+    )
+    arguments = parser.parse_args()
+    spec = MovieSpec(ny=arguments.size, nx=arguments.size, n_frames=arguments.frames, max_count=127)
+    with tempfile.TemporaryDirectory(prefix="komad-bench-") as temporary:
+        place = arguments.keep or Path(temporary)
+        print(f"{os.cpu_count()} cores")
+        if "single" in arguments.parts:
+            single.main(place, spec, arguments.repeats)
+        if "folder" in arguments.parts:
+            folder.main(place, spec)
+
+
+if __name__ == "__main__":
+    main()
