@@ -29,10 +29,10 @@ BUSY = Overview(
         ("correct", "held"): 27,
         ("correct", "failed"): 1,
     },
-    last_hour=Window(
-        found=240, archived=230, corrected=228, output_bytes=60_000_000_000, archive_bytes=40_000_000_000
-    ),
-    last_ten_minutes=Window(found=30, archived=50, corrected=50, output_bytes=0, archive_bytes=0),
+    last_hour=Window(found=240, archived=230, corrected=228),
+    last_ten_minutes=Window(found=30, archived=50, corrected=50),
+    output_bytes=60_000_000_000,
+    archive_bytes=40_000_000_000,
     held=(HeldGroup(kind="correct", held_by="parameters", reason="the pixel size is unknown", n_jobs=7),),
     workers=(
         WorkerState(

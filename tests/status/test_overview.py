@@ -66,7 +66,7 @@ def test_counts_windows_and_bytes(store: Store, tmp_path: Path) -> None:
     assert facts.jobs[("correct", "failed")] == 1
     assert facts.last_found == "d"
     assert (facts.last_hour.found, facts.last_hour.archived, facts.last_hour.corrected) == (4, 2, 1)
-    assert (facts.last_hour.output_bytes, facts.last_hour.archive_bytes) == (300, 140)
+    assert (facts.output_bytes, facts.archive_bytes) == (300, 140)
 
 
 def test_windows_end(store: Store, tmp_path: Path) -> None:

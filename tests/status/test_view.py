@@ -15,7 +15,6 @@ from komad.store.overview import HeldGroup, Overview, Window
 from tests.status.conftest import NOW, PLACES
 
 Facts = Callable[..., Overview]
-NOTHING = Window(found=0, archived=0, corrected=0, output_bytes=0, archive_bytes=0)
 
 
 def test_counts_movies_by_how_far_they_came(overview: Facts) -> None:
@@ -58,7 +57,7 @@ def test_backlog_clears_at_the_difference_of_the_rates(overview: Facts) -> None:
 
 def test_backlog_that_grows_never_clears(overview: Facts) -> None:
     """More found than corrected: no time is given; without a backlog it is zero."""
-    slow = Window(found=30, archived=0, corrected=10, output_bytes=0, archive_bytes=0)
+    slow = Window(found=30, archived=0, corrected=10)
     assert build_view(overview(last_ten_minutes=slow), PLACES, now=NOW).clears_in_s is None
     assert build_view(overview(jobs={("correct", "done"): 5}), PLACES, now=NOW).clears_in_s == 0
 
@@ -87,7 +86,7 @@ def test_disks_apart_are_counted_apart(overview: Facts) -> None:
 
 def test_disk_without_writing_has_no_end(overview: Facts) -> None:
     """Nothing written in the last hour: hours left are unknown."""
-    (disk,) = build_view(overview(last_hour=NOTHING), PLACES, now=NOW).disks
+    (disk,) = build_view(overview(output_bytes=0, archive_bytes=0), PLACES, now=NOW).disks
     assert disk.hours_left is None
 
 

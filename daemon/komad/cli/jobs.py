@@ -13,11 +13,8 @@ import typer
 from komad.cli.locate import ConfigOption, config_path, read_places
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from rich.table import Table
 
-    from komad.model import Acquisition
     from komad.store.listing import JobLine, MovieRecord
 
 
@@ -133,13 +130,9 @@ def supply(
 
     Example: komad supply --pixel-size 0.83 --voltage 300 --dose-per-frame 1.2
     """
-    from komad.config import Processing
     from komad.ingest import missing_parameters
     from komad.store import Store
     from komad.store.listing import find_movie
-
-    def missing(acquisition: Acquisition, processing: Mapping[str, Any]) -> str:
-        return missing_parameters(acquisition, Processing.model_validate(dict(processing)))
 
     given = {
         "pixel_size_angstrom": pixel_size,
@@ -152,9 +145,9 @@ def supply(
     if not values:
         raise typer.BadParameter("name at least one value, e.g. --pixel-size 0.83")
     directory = _state_directory(config)
-    targets = [find_movie(directory, name).movie_id for name in movie] if movie else [None]
+    targets: list[int | None] = [find_movie(directory, name).movie_id for name in movie] if movie else [None]
     with Store(directory).open(create=False) as store:
-        changed = sum(store.supply(values, movie_id=target, missing=missing) for target in targets)
+        changed = sum(store.supply(values, movie_id=target, missing=missing_parameters) for target in targets)
     print(f"{changed} movie(s) completed" + ("" if movie else "; movies still to come get these values too"))
 
 

@@ -62,7 +62,7 @@ def _general(movie: Movie, processing: Processing) -> Table:
 def _global_shift(motion: MotionModel) -> Table:
     used = np.isfinite(motion.shifts_px).all(axis=1)
     from_first = motion.shifts_px - motion.shifts_px[np.argmax(used)]
-    shifts = np.where(used[:, None], from_first, NOT_OBSERVED)
+    shifts = np.where(np.isfinite(from_first), from_first, NOT_OBSERVED)
     return Table(
         "global_shift",
         {

@@ -171,7 +171,7 @@ def _worker(worker: WorkerState, now: datetime) -> WorkerView:
 def _disks(overview: Overview, places: Sequence[Place], now: datetime) -> tuple[DiskView, ...]:
     """Folders on the same file system share its space, so they are one line."""
     per_hour = _per_hour(timedelta(hours=1), overview, now)
-    written = {"output": overview.last_hour.output_bytes, "archive": overview.last_hour.archive_bytes}
+    written = {"output": overview.output_bytes, "archive": overview.archive_bytes}
     by_device: dict[int | None, list[Place]] = {}
     for place in places:
         if place.role in written and place.free_bytes is not None:

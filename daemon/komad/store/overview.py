@@ -63,9 +63,6 @@ class Window:
     found: int
     archived: int
     corrected: int
-    output_bytes: int
-    """Micrographs and their companions."""
-    archive_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +78,10 @@ class Overview:
     """(kind, state) -> number of jobs."""
     last_hour: Window
     last_ten_minutes: Window
+    output_bytes: int
+    """Micrographs and their companions, written in the last hour."""
+    archive_bytes: int
+    """Archives, written in the last hour."""
     held: tuple[HeldGroup, ...]
     """Without those that only wait for an archive; the largest group first."""
     workers: tuple[WorkerState, ...]
@@ -98,7 +99,7 @@ def read_overview(state_directory: Path, *, now: datetime) -> Overview:
     StoreError
         There is no database in `state_directory`, or it cannot be read.
     """
-    now = now.astimezone(UTC)
+    hour_ago, ten_minutes_ago = (_text(now - timedelta(minutes=minutes)) for minutes in (60, 10))
     with open_read_only(state_directory) as connection:
         n_movies = _one(connection, "SELECT count(*) FROM movies")
         last = connection.execute(
@@ -111,8 +112,10 @@ def read_overview(state_directory: Path, *, now: datetime) -> Overview:
             last_found_at=_time(last[0]) if last else None,
             last_found=last[1] if last else "",
             jobs=_job_counts(connection),
-            last_hour=_window(connection, now - timedelta(hours=1)),
-            last_ten_minutes=_window(connection, now - timedelta(minutes=10)),
+            last_hour=_window(connection, hour_ago),
+            last_ten_minutes=_window(connection, ten_minutes_ago),
+            output_bytes=_bytes_since(connection, "correct", "$.output_bytes", hour_ago),
+            archive_bytes=_bytes_since(connection, "archive", "$.archive_bytes", hour_ago),
             held=_held(connection),
             workers=_workers(connection),
             errors=_errors(connection),
@@ -194,36 +197,33 @@ def _errors(connection: sqlite3.Connection) -> tuple[JobError, ...]:
     )
 
 
-def _window(connection: sqlite3.Connection, since: datetime) -> Window:
-    start = since.isoformat(timespec="milliseconds")
+def _window(connection: sqlite3.Connection, since: str) -> Window:
     found = 0
     for (found_at,) in connection.execute("SELECT found_at FROM movies ORDER BY movie_id DESC"):
-        if found_at < start:
+        if found_at < since:
             break  # ids grow with time: the whole table is never read
         found += 1
-    archived, archive_bytes = _ended_since(connection, "archive", "$.archive_bytes", start)
-    corrected, output_bytes = _ended_since(connection, "correct", "$.output_bytes", start)
-    return Window(
-        found=found,
-        archived=archived,
-        corrected=corrected,
-        output_bytes=output_bytes,
-        archive_bytes=archive_bytes,
+    ended = "SELECT count(*) FROM jobs WHERE state = 'done' AND kind = ? AND ended_at >= ?"
+    archived, corrected = (_one(connection, ended, kind, since) for kind in ("archive", "correct"))
+    return Window(found=found, archived=archived, corrected=corrected)
+
+
+def _bytes_since(connection: sqlite3.Connection, kind: str, key: str, since: str) -> int:
+    """Sum of a number in the summaries of the jobs of a kind that were done since."""
+    query = (
+        "SELECT coalesce(sum(json_extract(summary, ?)), 0) FROM jobs"
+        " WHERE state = 'done' AND kind = ? AND ended_at >= ?"
     )
+    return _one(connection, query, key, kind, since)
 
 
-def _ended_since(connection: sqlite3.Connection, kind: str, size_key: str, start: str) -> tuple[int, int]:
-    """Jobs of a kind that were done since, and the bytes that they wrote."""
-    count, n_bytes = connection.execute(
-        "SELECT count(*), coalesce(sum(json_extract(summary, ?)), 0) FROM jobs"
-        " WHERE state = 'done' AND kind = ? AND ended_at >= ?",
-        (size_key, kind, start),
-    ).fetchone()
-    return int(count), int(n_bytes)
+def _one(connection: sqlite3.Connection, query: str, *values: str) -> int:
+    return int(connection.execute(query, values).fetchone()[0])
 
 
-def _one(connection: sqlite3.Connection, query: str) -> int:
-    return int(connection.execute(query).fetchone()[0])
+def _text(moment: datetime) -> str:
+    """A time as the tables hold it."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def _time(text: str) -> datetime:

@@ -1,0 +1,30 @@
+"""Exit codes are a promise."""
+
+from __future__ import annotations
+
+import pytest
+
+from komad import errors
+from komad.cli import exits
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ConfigError, 3),
+        (errors.ReferenceError, 3),
+        (errors.AlreadyRunningError, 4),
+        (errors.StoreError, 5),
+        (errors.DiskFullError, 6),
+        (errors.OutputError, 6),
+        (errors.ParameterError, 2),
+        (errors.TransitionError, 2),
+        (errors.MovieTruncatedError, 1),
+        (errors.MovieError, 1),
+        (errors.InternalError, 70),
+    ],
+)
+def test_error_to_exit_code(error: type[errors.KomadError], code: int) -> None:
+    """Each kind of error has its code, and each code is explained."""
+    assert exits.exit_code(error("x")) == code
+    assert f"{code} {exits.MEANINGS[code]}" in exits.table()

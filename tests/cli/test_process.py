@@ -1,0 +1,166 @@
+"""`komad process` on small simulated movies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from komad.formats.images import read_image
+from komad.formats.movies import read_frames
+from komad.formats.star import read_star
+from komad.simulate import MovieSpec, read_truth
+from komad.simulate.microscope import run_session
+from tests.cli.conftest import Komad
+
+OPTICS = ("--pixel-size", "1.5", "--voltage", "300")
+
+
+@pytest.fixture(scope="module")
+def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two movies of 256 x 256 x 8, gain and truth."""
+    directory = tmp_path_factory.mktemp("camera")
+    spec = MovieSpec(
+        n_frames=8,
+        ny=256,
+        nx=256,
+        pixel_size_angstrom=1.5,
+        dose_per_frame=3.0,
+        local_motion=0.0,
+        particles_per_um2=4000,
+        n_orientations=2,
+    )
+    run_session(directory, spec, 2, 0.0)
+    return directory
+
+
+def test_same_files_as_the_daemon(komad: Komad, camera: Path, tmp_path: Path) -> None:
+    """All files of each movie, a lossless archive, the indices; motion near the truth."""
+    out = tmp_path / "out"
+    movies = sorted(camera.glob("movie_*.mrc"))
+    outcome = komad(
+        "process",
+        *movies,
+        "-o",
+        out,
+        "--gain",
+        camera / "gain.mrc",
+        *OPTICS,
+        "--dose-per-frame",
+        "3",
+        "--threads",
+        "2",
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("motion") == 2
+    for movie in movies:
+        names = {path.name.removeprefix(movie.stem) for path in out.glob(f"{movie.stem}*")}
+        assert names == {
+            ".mrc", "_noDW.mrc", "_EVN.mrc", "_ODD.mrc", "_PS.mrc", ".png", ".json", ".star", ".mrcz",
+        }  # fmt: skip
+        np.testing.assert_array_equal(read_frames(out / f"{movie.stem}.mrcz"), read_frames(movie))
+    details = json.loads((out / "movie_0001.json").read_text())
+    measured = np.array(details["motion"]["shifts_yx_px"])
+    true = read_truth(camera / "movie_0001_truth.json").global_shifts_px()
+    difference = (measured - measured.mean(axis=0)) - (true - true.mean(axis=0))
+    assert np.sqrt(np.mean(difference**2)) < 0.5
+    assert {"read", "archive", "motion", "correct"} <= set(details["timings_s"])
+    index = read_star(out / "corrected_micrographs.star")["micrographs"].columns
+    assert list(index["rlnMicrographName"]) == ["movie_0001.mrc", "movie_0002.mrc"]
+    assert len((out / "processed.jsonl").read_text().splitlines()) == 2
+    assert details["archive"] == str(out / "movie_0001.mrcz")
+
+
+def test_without_dose_it_goes_on_unweighted_and_says_so(komad: Komad, camera: Path, tmp_path: Path) -> None:
+    """No `_noDW` then; --no-archive and --no-even-odd leave their files out; frames left out are marked."""
+    outcome = komad(
+        "process", camera / "movie_0001.mrc", "-o", tmp_path, *OPTICS,
+        "--no-archive", "--no-even-odd", "--throw", "1", "--bin", "2", "--float16",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert "add --dose-per-frame" in outcome.out
+    assert {path.name for path in tmp_path.glob("movie_0001*.mrc*")} == {
+        "movie_0001.mrc",
+        "movie_0001_PS.mrc",
+    }
+    assert read_image(tmp_path / "movie_0001.mrc").shape == (128, 128)
+    assert json.loads((tmp_path / "movie_0001.json").read_text())["motion"]["shifts_yx_px"][0] is None
+
+
+def test_unknown_parameters_name_the_options(komad: Komad, camera: Path, tmp_path: Path) -> None:
+    """No voltage anywhere: the option to add is in the message."""
+    outcome = komad("process", camera / "movie_0001.mrc", "-o", tmp_path / "out", "--pixel-size", "1.5")
+    assert outcome.code == 1
+    assert "add --voltage" in outcome.out
+
+
+def test_a_bad_movie_does_not_stop_the_others(komad: Komad, camera: Path, tmp_path: Path) -> None:
+    """Its error is printed, the others are done, the exit code is 1."""
+    bad = tmp_path / "bad.mrc"
+    bad.write_bytes((camera / "movie_0001.mrc").read_bytes()[:5000])
+    out = tmp_path / "out"
+    outcome = komad(
+        "process",
+        bad,
+        tmp_path / "gone.mrc",
+        camera / "movie_0002.mrc",
+        "-o",
+        out,
+        *OPTICS,
+        "--dose-per-frame",
+        "3",
+    )
+    assert outcome.code == 1
+    assert "1 of 3 movies done" in outcome.out
+    assert (out / "movie_0002.star").exists()
+    assert not (out / "bad.star").exists()
+
+
+def test_a_missing_gain_stops_everything(komad: Komad, camera: Path, tmp_path: Path) -> None:
+    """Before any movie is touched, with exit code 3; never a run without it."""
+    outcome = komad(
+        "process", camera / "movie_0001.mrc", "-o", tmp_path / "out", "--gain", tmp_path / "gone.mrc", *OPTICS
+    )
+    assert outcome.code == 3
+    assert "gone.mrc" in outcome.err
+    assert not (tmp_path / "out" / "movie_0001.star").exists()
+
+
+def test_two_movies_of_one_name_do_not_collide(komad: Komad, camera: Path, tmp_path: Path) -> None:
+    """The second gets a number; doing the first again replaces its files."""
+    other = tmp_path / "other" / "movie_0001.mrc"
+    other.parent.mkdir()
+    other.write_bytes((camera / "movie_0002.mrc").read_bytes())
+    out = tmp_path / "out"
+    first = camera / "movie_0001.mrc"
+    komad("process", first, other, "-o", out, *OPTICS, "--no-archive")
+    komad("process", first, "-o", out, *OPTICS, "--no-archive")
+    assert {path.name for path in out.glob("*.star")} == {
+        "movie_0001.star", "movie_0001-2.star", "corrected_micrographs.star",
+    }  # fmt: skip
+    assert len((out / "processed.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_value_out_of_range_is_a_usage_error(komad: Komad, camera: Path, tmp_path: Path) -> None:
+    """With the name of the value."""
+    outcome = komad(
+        "process", camera / "movie_0001.mrc", "-o", tmp_path, "--pixel-size", "-3", "--voltage", "300"
+    )
+    assert outcome.code == 2
+    assert "pixel_size_angstrom" in outcome.err
+
+
+def test_simulate_writes_movies_that_process_takes(komad: Komad, tmp_path: Path) -> None:
+    """The command that it prints is right."""
+    outcome = komad(
+        "simulate", "-o", tmp_path / "sim", "--size", "128", "--frames", "4", "--format", "tiff-lzw"
+    )
+    assert outcome.code == 0
+    command = outcome.out.splitlines()[-1].removeprefix("process them: komad ").split()
+    place = command.index(f"{tmp_path}/sim/movie_*.tif")
+    command[place] = str(tmp_path / "sim" / "movie_0001.tif")
+    command[command.index("corrected")] = str(tmp_path / "out")
+    assert komad(*command).code == 0
+    assert (tmp_path / "out" / "movie_0001.star").exists()
