@@ -70,6 +70,36 @@ def test_what_is_no_movie(tmp_path: Path, content: bytes, error: type[MovieError
     assert all(str(text).startswith(str(path)) and message in str(text) for text in said[1::2])
 
 
+@pytest.mark.parametrize("kind", ["mrc", "mrcz", "strips", "tiles", "deflate"])
+def test_any_damage_gives_a_movie_or_a_movie_error(tmp_path: Path, kind: str) -> None:
+    """Files with wrong bytes anywhere never end the process nor raise anything else."""
+    frames, path = counts((3, 20, 30)), tmp_path / "m"
+    match kind:
+        case "mrc":
+            write_mrc_movie(path, frames, 0, extended=bytes(50))
+        case "mrcz":
+            mrcz.write_mrcz(path, frames, pixel_size_angstrom=1, voltage_kv=300, cs_mm=2, metadata={})
+        case "strips":
+            write_tiff_movie(path, frames, compression="lzw", rowsperstrip=7)
+        case "tiles":
+            write_tiff_movie(path, frames, compression="zstd", tile=(16, 16), big=True)
+        case _:
+            write_tiff_movie(path, frames, compression="zlib", predictor=True, order=">")
+    whole, random = path.read_bytes(), np.random.default_rng(7)
+    reach = 230 if kind == "mrc" else len(whole)  # pixels without compression cannot be wrong
+    n_errors = 0
+    for _ in range(150):
+        raw = bytearray(whole)
+        for place in random.integers(0, reach, 3):
+            raw[place] = random.integers(256)
+        path.write_bytes(raw)
+        try:
+            movies.read_frames(path)
+        except MovieError:
+            n_errors += 1
+    assert n_errors > 5
+
+
 def test_missing_movie(tmp_path: Path) -> None:
     """A file that is gone is missing, which a retry can cure."""
     said = every_door(tmp_path / "gone.mrc")

@@ -228,7 +228,7 @@ def test_pages_of_different_size(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "m.tif") as tiff:
         for shape in ((8, 9), (8, 9), (4, 9)):
             tiff.write(np.zeros(shape, np.uint8), contiguous=False, metadata=None)
-    with pytest.raises(MovieError, match=r"page 3 is \(4, 9\) uint8, the first is \(8, 9\) uint8"):
+    with pytest.raises(MovieError, match=r"page 3 is \(4, 9\) uint8 .* first is \(8, 9\) uint8"):
         movies.read_header(tmp_path / "m.tif")
 
 

@@ -69,9 +69,9 @@ def write_mrcz(
     DiskFullError, OutputError
         The file cannot be written.
     """
-    stored = np.dtype("float32") if frames.dtype == np.float16 else frames.dtype
+    stored = np.dtype("<f4") if frames.dtype == np.float16 else frames.dtype.newbyteorder("<")
     described = {**metadata, "dtype": stored.name}
-    if stored != frames.dtype:
+    if stored.name != frames.dtype.name:
         described["source_dtype"] = frames.dtype.name
     # The metadata lie before the chunks but tell their checksums: room for the longest text is left, and what of it is
     # not needed filled with spaces, which JSON allows.
@@ -176,8 +176,7 @@ class MrczReader(MovieReader):
 
     def check_complete(self) -> None:
         """Walk all chunks."""
-        assert len(self.chunks) == self._layout.n_frames
-        assert self.metadata is not None
+        _ = self.chunks, self.metadata  # each raises where something is missing
 
     def read_part(self, index: int, part: int, n_parts: int, out: npt.NDArray[Any]) -> None:  # noqa: ARG002 - whole
         """Check and decode one chunk straight into `out`, or unpack it."""

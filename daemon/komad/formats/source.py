@@ -70,6 +70,7 @@ class SourceFile:
             kind = "a directory" if stat.S_ISDIR(status.st_mode) else "no regular file"
             raise MovieError(f"{path} is {kind}; name a movie or image file")
         self.size_bytes = status.st_size
+        """At the time of opening; what is written behind it later is not read."""
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +89,9 @@ class SourceFile:
         view = array.reshape(-1).view(np.uint8).data
         done = 0
         with explained(self.path):
-            while done < len(view):
+            while (
+                done < len(view) and offset < self.size_bytes
+            ):  # a damaged header can name offsets that no file has
                 count = os.preadv(self._descriptor, [view[done:]], offset + done)
                 if count == 0:
                     break
@@ -99,7 +102,7 @@ class SourceFile:
         """Bytes at `offset`; fewer at the end of the file only."""
         parts = []
         with explained(self.path):
-            while n_bytes > 0:
+            while n_bytes > 0 and offset < self.size_bytes:
                 part = os.pread(self._descriptor, n_bytes, offset)
                 if not part:
                     break

@@ -18,13 +18,17 @@ from komad.model import MovieFormat, MovieHeader
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """Classic and big TIFF, little and big endian."""
-COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 50000: "zstd"}
+LZW = 5
+COMPRESSIONS = {1: "none", LZW: "LZW", 8: "deflate", 32946: "deflate", 50000: "zstd"}
 EER = frozenset({65000, 65001, 65002})
 """Compressions that make a TIFF an EER movie."""
 DTYPES = frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"})
 RESOLUTION_UNIT_ANGSTROM = {2: 2.54e8, 3: 1e8}
 """Inch and centimetre."""
-UNREADABLE = (RuntimeError, ValueError, TypeError, IndexError, KeyError, struct.error)
+UNREADABLE = (
+    RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, MemoryError,
+    struct.error,
+)  # fmt: skip
 """What tifffile and the codecs raise on damaged data (their own errors are among these)."""
 
 
@@ -32,64 +36,68 @@ class TiffReader(MovieReader):
     """A multi-page TIFF movie: one page per frame, all of the same size and type."""
 
     def __init__(self, source: SourceFile) -> None:
-        self._pages = _read_pages(source)
-        super().__init__(source, _header(source, self._pages))
+        n_pages = _count_pages(source)
+        try:
+            self._pages = _read_pages(source, n_pages)
+            header = _header(source, self._pages)
+            self._strips = [_strips(page) for page in self._pages]
+        except UNREADABLE as error:
+            raise MovieError(f"{source.path}: the directory of TIFF pages is damaged: {error}") from error
+        self._is_lzw = self._pages[0].compression == LZW
+        if self._is_lzw:  # undone here, before tifffile sees the bytes
+            for page in self._pages:
+                page.compression = tifffile.COMPRESSION.NONE
+        super().__init__(source, header)
 
     @property
     def max_parts(self) -> int:
         """Strips or tiles of a page."""
-        return len(self._pages[0].dataoffsets)
+        return len(self._strips[0])
 
     def check_complete(self) -> None:
         """Check that all strips lie inside the file and that the very last one decodes."""
-        for index, page in enumerate(self._pages):
-            end = max(
-                offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
-            )
-            if min(page.databytecounts) == 0 or min(page.dataoffsets) == 0:
+        size = self._source.size_bytes
+        for index, strips in enumerate(self._strips):
+            if any(offset == 0 or length == 0 for offset, length in strips):
                 raise MovieTruncatedError(
                     f"{self.path}: {self.frame_name(index)} has strips that were never written"
                 )
-            if end > self._source.size_bytes:
+            end = max(offset + length for offset, length in strips)
+            if end > size:
                 raise MovieTruncatedError(
-                    f"{self.path} ends at byte {self._source.size_bytes}, inside {self.frame_name(index)}: "
-                    f"{end - self._source.size_bytes} bytes are missing"
+                    f"{self.path} ends at byte {size}, inside {self.frame_name(index)}: {end - size} bytes are missing"
                 )
-        last = self.header.n_frames - 1
-        self._decode(last, len(self._pages[last].dataoffsets) - 1)
+        self._decode(self.header.n_frames - 1, len(self._strips[-1]) - 1)
 
     def read_part(self, index: int, part: int, n_parts: int, out: npt.NDArray[Any]) -> None:
         """Decode a share of the strips or tiles of a page."""
-        n_segments = len(self._pages[index].dataoffsets)
-        for segment in range(n_segments * part // n_parts, n_segments * (part + 1) // n_parts):
-            pixels, y, x = self._decode(index, segment)
+        n_strips = len(self._strips[index])
+        for strip in range(n_strips * part // n_parts, n_strips * (part + 1) // n_parts):
+            pixels, y, x = self._decode(index, strip)
             ny, nx = pixels.shape
             top = self.header.ny - y  # the page's first row is the picture's last in MRC order
             out[top - ny : top, x : x + nx] = pixels[::-1]
 
-    def _decode(self, index: int, segment: int) -> tuple[npt.NDArray[Any], int, int]:
+    def _decode(self, index: int, strip: int) -> tuple[npt.NDArray[Any], int, int]:
         """Pixels of a strip or tile and the row and column of its first pixel in the page."""
         page = self._pages[index]
-        offset, count = page.dataoffsets[segment], page.databytecounts[segment]
-        data = self._source.read(offset, count)
-        place = f"{self.path}: {self.frame_name(index)}, strip {segment + 1} at byte {offset},"
-        if len(data) < count:
-            raise MovieTruncatedError(f"{place} ends {count - len(data)} bytes early")
+        offset, length = self._strips[index][strip]
+        data = self._source.read(offset, length)
+        place = f"{self.path}: {self.frame_name(index)}, strip {strip + 1} at byte {offset},"
+        if len(data) < length:
+            raise MovieTruncatedError(f"{place} ends {length - len(data)} bytes early")
         try:
-            pixels, (_, _, y, x, _), _ = page.decode(data, segment)
+            decodable = _undo_lzw(data, page) if self._is_lzw else data
+            pixels, (_, _, y, x, _), _ = page.decode(decodable, strip)
         except UNREADABLE as error:
             raise MovieError(f"{place} cannot be decoded: {error}") from error
         assert pixels is not None  # only an empty strip has none
         return pixels[0, : self.header.ny - y, : self.header.nx - x, 0], y, x  # tiles may reach over the edge
 
 
-def _read_pages(source: SourceFile) -> list[tifffile.TiffPage]:
-    n_pages = _count_pages(source)
-    try:
-        with explained(source.path), source.path.open("rb") as file, tifffile.TiffFile(file) as tiff:
-            return [tiff.pages[index].aspage() for index in range(n_pages)]
-    except UNREADABLE as error:
-        raise MovieError(f"{source.path}: the directory of TIFF pages is damaged: {error}") from error
+def _read_pages(source: SourceFile, n_pages: int) -> list[tifffile.TiffPage]:
+    with explained(source.path), source.path.open("rb") as file, tifffile.TiffFile(file) as tiff:
+        return [tiff.pages[index].aspage() for index in range(n_pages)]
 
 
 def _count_pages(source: SourceFile) -> int:
@@ -143,10 +151,10 @@ def _header(source: SourceFile, pages: list[tifffile.TiffPage]) -> MovieHeader:
             f"per pixel, of type {', '.join(sorted(DTYPES))}"
         )
     for index, page in enumerate(pages):
-        if (page.shape, page.dtype) != (first.shape, first.dtype):
+        if (page.shape, page.dtype, page.compression) != (first.shape, first.dtype, first.compression):
             raise MovieError(
-                f"{source.path}: page {index + 1} is {page.shape} {page.dtype}, "
-                f"the first is {first.shape} {first.dtype}"
+                f"{source.path}: page {index + 1} is {page.shape} {page.dtype} (compression {int(page.compression)}), "
+                f"the first is {first.shape} {first.dtype} (compression {int(first.compression)})"
             )
         if not len(page.dataoffsets) == len(page.databytecounts) == math.prod(page.chunked):
             raise MovieError(f"{source.path}: page {index + 1} does not say where all its strips are")
@@ -160,6 +168,20 @@ def _header(source: SourceFile, pages: list[tifffile.TiffPage]) -> MovieHeader:
         dtype=dtype,
         pixel_size_angstrom=_pixel_size(first),
     )
+
+
+def _strips(page: tifffile.TiffPage) -> list[tuple[int, int]]:
+    """(offset, length) of each strip or tile."""
+    return [(int(offset), int(n)) for offset, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
+
+
+def _undo_lzw(data: bytes, page: tifffile.TiffPage) -> memoryview:
+    from komad.formats.lzw import decode  # noqa: PLC0415 - numba is slow to import, and few processes decode LZW
+
+    rows, columns = page.chunks
+    row_bytes = math.ceil(columns * page.bitspersample / 8)
+    decoded = np.empty(min(rows, page.imagelength + page.tilelength) * row_bytes, dtype=np.uint8)
+    return decoded[: decode(np.frombuffer(data, dtype=np.uint8), decoded)].data
 
 
 def _pixel_size(page: tifffile.TiffPage) -> float | None:
