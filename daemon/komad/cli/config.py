@@ -25,13 +25,17 @@ def check(
     Example: komad config check /etc/komad/komad.toml
     """
     from komad.config import load_settings
+    from komad.formats.images import read_image
     from komad.ingest import references
     from komad.status.places import look
 
     path = config_path(file)
     settings = load_settings(path)
     for folder in settings.watch:
-        references.bind(folder.references, None)
+        bound = references.bind(folder.references, None)
+        for reference in (bound.gain, bound.dark):
+            if reference is not None:
+                read_image(reference.path)
     print(f"{path} is right")
     wanted = [("watch", folder.directory) for folder in settings.watch]
     wanted += [("output", settings.output.directory), ("archive", settings.archive_directory)]

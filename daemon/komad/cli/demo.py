@@ -180,12 +180,14 @@ def _report(output: Path) -> bool:
     for comparison in comparisons:
         verdict = "" if comparison.rms_px <= LARGEST_ERROR_PX else "  too far off"
         print(f"  {comparison.stem}: {comparison.rms_px:.3f} px{verdict}")
+    most = max(comparisons, key=lambda comparison: comparison.extent_px)
     draw(
         output / "demo.png",
         comparisons,
-        movie=camera / f"{stems[0]}.mrc",
+        stem=most.stem,
+        movie=camera / f"{most.stem}.mrc",
         gain=camera / "gain.mrc",
-        micrograph=results / f"{stems[0]}_noDW.mrc",
+        micrograph=results / f"{most.stem}_noDW.mrc",
     )
     print(
         f"\nLook at\n  {output / 'demo.png'}   the session in one picture\n"

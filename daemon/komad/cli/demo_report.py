@@ -19,10 +19,10 @@ from komad.simulate import read_truth
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CROP_ANGSTROM = 600.0
+CROP_ANGSTROM = 420.0
 """Side of the detail that is shown before and after."""
-DETAIL_ANGSTROM_PER_PX = 3.5
-"""The detail is binned to about this, else only noise shows."""
+SHOWN_ANGSTROM_PER_PX = 3.3
+"""Pictures are binned to about this, else only noise shows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +35,11 @@ class MotionComparison:
     true_px: npt.NDArray[np.float64]
     """The same for the truth."""
     pixel_size_angstrom: float
+
+    @property
+    def extent_px(self) -> float:
+        """How far apart the specimen truly was, at most."""
+        return float(np.ptp(self.true_px, axis=0).max())
 
     @property
     def rms_px(self) -> float:
@@ -59,6 +64,7 @@ def draw(
     path: Path,
     comparisons: Sequence[MotionComparison],
     *,
+    stem: str,
     movie: Path,
     gain: Path,
     micrograph: Path,
@@ -69,8 +75,8 @@ def draw(
     ----------
     path
         The PNG to write.
-    movie, gain, micrograph
-        Files of the movie that `comparisons` begins with; `micrograph` is the unweighted sum.
+    stem, movie, gain, micrograph
+        The movie that is shown, and its files; `micrograph` is the unweighted sum.
     """
     from matplotlib.figure import Figure
 
@@ -79,7 +85,7 @@ def draw(
     before = read_frames(movie).sum(axis=0, dtype=np.float32) * read_image(gain)
     figure = Figure(figsize=(11, 10.6), layout="constrained")
     axes: Any = figure.subplots(2, 2)
-    _draw_picture(axes[0, 0], after, angstrom_per_px, f"{comparisons[0].stem}, corrected")
+    _draw_picture(axes[0, 0], after, angstrom_per_px, f"{stem}, corrected")
     _draw_tracks(axes[0, 1], comparisons)
     _draw_picture(
         axes[1, 0], _detail(before, angstrom_per_px), angstrom_per_px, "detail, frames summed as they came"
@@ -89,7 +95,7 @@ def draw(
 
 
 def _draw_picture(axes: Axes, image: npt.NDArray[np.float32], angstrom_per_px: float, title: str) -> None:
-    factor = max(1, round(DETAIL_ANGSTROM_PER_PX / angstrom_per_px))
+    factor = max(1, round(SHOWN_ANGSTROM_PER_PX / angstrom_per_px))
     height, width = (size * angstrom_per_px / 10 for size in image.shape)
     axes.imshow(to_grey(area_bin(image, factor)), cmap="gray", origin="lower", extent=(0, width, 0, height))
     axes.set(title=title, xlabel="nm", ylabel="nm")
