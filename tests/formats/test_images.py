@@ -119,9 +119,11 @@ def test_bad_defect_box(tmp_path: Path, line: str) -> None:
 
 
 def test_missing_defects(tmp_path: Path) -> None:
-    """A defect file that is not there is a reference error."""
-    with pytest.raises(ReferenceError, match=r"gone\.txt cannot be read"):
-        images.read_defects(tmp_path / "gone.txt", (8, 9))
+    """A defect file that is not there, or empty as after a failed copy, is a reference error."""
+    (tmp_path / "empty.txt").touch()
+    for name, message in (("gone.txt", "cannot be read"), ("empty.txt", "is empty")):
+        with pytest.raises(ReferenceError, match=rf"{name} {message}"):
+            images.read_defects(tmp_path / name, (8, 9))
 
 
 @pytest.mark.parametrize("float16", [False, True])

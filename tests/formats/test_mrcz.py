@@ -106,6 +106,14 @@ def test_frames_that_are_views(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole, before)
 
 
+def test_big_endian_frames(tmp_path: Path) -> None:
+    """Frames in foreign byte order are stored in the order that the header says."""
+    frames = counts((2, 8, 6), "int16", mean=300)
+    write(tmp_path / "a.mrcz", frames.astype(">i2"))
+    np.testing.assert_array_equal(np.stack(mrcz.readMRC(str(tmp_path / "a.mrcz"))[0]), frames)
+    assert archive.read_metadata(tmp_path / "a.mrcz")["dtype"] == "int16"
+
+
 def test_statistics_of_all_frames(tmp_path: Path) -> None:
     """Minimum, maximum and mean in the header are those of the whole movie."""
     frames = counts((5, 8, 6), "int16", mean=100)

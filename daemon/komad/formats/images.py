@@ -14,7 +14,7 @@ from komad.formats.atomic import atomic_file
 from komad.formats.movies import open_movie
 from komad.formats.mrc import MrcReader
 from komad.formats.reader import MovieReader
-from komad.formats.source import SourceFile, explained
+from komad.formats.source import SourceFile
 
 MAX_TEXT_BYTES = 1 << 20
 """A list of defect boxes is not longer."""
@@ -100,11 +100,13 @@ def write_mrc(
 def _text(path: Path) -> str | None:
     """The content, if it is text."""
     try:
-        with explained(path), SourceFile(path) as source:
-            raw = source.read(0, MAX_TEXT_BYTES)
+        with SourceFile(path) as source:
+            raw = source.read(0, MAX_TEXT_BYTES + 1)
     except MovieError as error:
         raise ReferenceError(f"the defects cannot be used: {error}") from error
-    if b"\0" in raw:
+    if not raw:
+        raise ReferenceError(f"the defects cannot be used: {path} is empty (0 bytes)")
+    if b"\0" in raw or len(raw) > MAX_TEXT_BYTES:
         return None
     try:
         return raw.decode()
