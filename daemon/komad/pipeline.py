@@ -120,7 +120,8 @@ def correct_movie(
     with stage("correct"):
         sums = correct_frames(
             frames,
-            calibration,
+            calibration.gain,
+            calibration.offset,
             outliers,
             shifts_px=_uniform_field(motion.shifts_px, shape),
             used=used,

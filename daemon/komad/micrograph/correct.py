@@ -10,7 +10,6 @@ import scipy.fft
 
 from komad import kernels
 from komad.arrays import Array, thread_count
-from komad.detector.calibration import Calibration
 from komad.optics.exposure import LowRankWeights
 from komad.optics.frequency import rfft_frequency
 
@@ -31,7 +30,8 @@ class Sums:
 
 def correct_frames(
     frames: Array,  # (n_frames, ny, nx)
-    calibration: Calibration,
+    gain: FloatArray,  # (ny, nx)
+    offset: FloatArray,  # (ny, nx); corrected = frame * gain + offset
     outliers: kernels.Outliers,
     *,
     shifts_px: FloatArray,  # (n_frames, tiles_y, tiles_x, 2)
@@ -50,9 +50,7 @@ def correct_frames(
     coefficients[used, : basis.shape[1]] = basis
     if even_odd:
         coefficients[:, -1] = used & (np.arange(1, len(used) + 1) % 2 == 0)
-    running = kernels.correct(
-        frames, calibration.gain, calibration.offset, outliers, shifts=shifts_px, coefficients=coefficients
-    )
+    running = kernels.correct(frames, gain, offset, outliers, shifts=shifts_px, coefficients=coefficients)
     full = running[0]
     even = running[-1] if even_odd else None
     odd = full - even if even is not None else None
