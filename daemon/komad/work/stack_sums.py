@@ -49,7 +49,7 @@ def save(directory: Path, movie: Movie, stack_sum: StackSum) -> StackSumRow:
 def load(path: Path) -> StackSum | None:
     """Read a stack sum; None when the file is gone or damaged (it can be made again)."""
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             return StackSum(
                 total=arrays["total"], frame_means=arrays["frame_means"], outliers_yx=arrays["outliers_yx"]
             )

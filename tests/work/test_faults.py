@@ -1,0 +1,191 @@
+"""Real worker processes that die, fall silent, meet bad movies and bad devices: nothing is lost, nobody is blamed."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from komad.config import Settings
+from komad.model import JobKind, JobState
+from komad.store import Store
+from komad.work import supervisor as supervisor_module
+from komad.work.supervisor import Supervisor
+from tests.work.conftest import MakeMovie, wait_until
+
+FAULTY = (sys.executable, str(Path(__file__).with_name("faulty_worker.py")))
+Start = Callable[..., Supervisor]
+
+
+@pytest.fixture
+def start(
+    settings: Settings, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Start]:
+    """Start a supervisor whose workers fail as the movies' names say."""
+    (tmp_path / "markers").mkdir()
+    monkeypatch.setenv("MARKERS", str(tmp_path / "markers"))
+    monkeypatch.setattr(supervisor_module, "respawn_delay_s", lambda n_failures: 0.1)
+    started = []
+
+    def begin(**changes: object) -> Supervisor:
+        queue = settings.queue.model_copy(update=changes)
+        supervisor = Supervisor(store, settings.model_copy(update={"queue": queue}), command=FAULTY)
+        started.append(supervisor)
+        supervisor.start()
+        return supervisor
+
+    with capture_logs():
+        yield begin
+        for supervisor in started:
+            supervisor.kill()
+
+
+def states(store: Store) -> dict[str, tuple[str, str]]:
+    """Stem -> states of archive and correct job."""
+    found = {}
+    for movie in store.find_movies(".mrc"):
+        jobs = store.jobs_of(movie.movie_id)
+        found[movie.stem] = (jobs[JobKind.ARCHIVE].state.value, jobs[JobKind.CORRECT].state.value)
+    return found
+
+
+def all_ended(store: Store) -> bool:
+    """Tell whether nothing is left to do."""
+    waiting = {JobState.QUEUED, JobState.RUNNING}
+    return not any(set(pair) & waiting for pair in states(store).values())
+
+
+def test_killed_worker(start: Start, store: Store, make_movie: MakeMovie) -> None:
+    """A worker killed in the middle of a job loses it to the next one, and the history tells."""
+    store.add_movie(make_movie("waits-in-correct"))
+    supervisor = start()
+    correct = store.jobs_of(1)[JobKind.CORRECT]
+    wait_until(lambda: store.job(correct.job_id).attempt == 1, tick=supervisor.tick)
+    os.kill(store.workers()[0].pid, signal.SIGKILL)
+    wait_until(lambda: all_ended(store), tick=supervisor.tick)
+    assert states(store) == {"waits-in-correct": ("done", "done")}
+    events = [(entry.event, entry.error_code) for entry in store.history(correct.job_id)]
+    assert events[1:] == [("claim", ""), ("return", "worker_lost"), ("claim", ""), ("finish", "")]
+    assert "SIGKILL" in store.history(correct.job_id)[2].detail
+
+
+def test_poison_movies(start: Start, store: Store, make_movie: MakeMovie) -> None:
+    """Movies that kill their worker, while computed or while read, fail after their attempts; neighbours succeed."""
+    for number, stem in enumerate(("good1", "dies-in-correct", "good2", "dies-in-read", "good3")):
+        store.add_movie(make_movie(stem, seed=number))
+    supervisor = start()
+    wait_until(lambda: all_ended(store), tick=supervisor.tick)
+    good = ("done", "done")
+    assert states(store) == {
+        "good1": good,
+        "dies-in-correct": ("done", "failed"),
+        "good2": good,
+        "dies-in-read": ("failed", "held"),
+        "good3": good,
+    }
+    assert store.jobs_of(2)[JobKind.CORRECT].error_code == "worker_lost"
+    assert store.jobs_of(4)[JobKind.CORRECT].reason.startswith("its archive failed: worker cpu-")
+
+
+def test_silent_worker(start: Start, store: Store, make_movie: MakeMovie) -> None:
+    """A worker that stops beating is ended, and its job is done by the next."""
+    store.add_movie(make_movie("stops-in-correct"))
+    supervisor = start(lease_timeout_s=3)
+    wait_until(lambda: all_ended(store), tick=supervisor.tick)
+    assert states(store) == {"stops-in-correct": ("done", "done")}
+    correct = store.jobs_of(1)[JobKind.CORRECT]
+    assert any("no sign of life" in entry.detail for entry in store.history(correct.job_id))
+
+
+def test_bug_in_the_program(start: Start, store: Store, make_movie: MakeMovie) -> None:
+    """An unexpected exception fails its job only, as an internal error, and the same worker goes on."""
+    for stem in ("raises-in-correct", "raises-in-read", "good"):
+        store.add_movie(make_movie(stem))
+    supervisor = start()
+    wait_until(lambda: all_ended(store), tick=supervisor.tick)
+    assert states(store) == {
+        "raises-in-correct": ("done", "failed"),
+        "raises-in-read": ("failed", "held"),
+        "good": ("done", "done"),
+    }
+    assert store.jobs_of(1)[JobKind.CORRECT].error_code == "internal"
+    assert "RuntimeError: a bug" in store.jobs_of(2)[JobKind.ARCHIVE].error_message
+    with store.read() as connection:
+        used = connection.exec_driver_sql("SELECT count(DISTINCT worker_id) FROM jobs WHERE worker_id != ''")
+        assert used.scalar() == 1
+
+
+def test_bad_device(start: Start, store: Store, make_movie: MakeMovie) -> None:
+    """A device that fails its probe ends the worker; the job is returned without blame and done by the next."""
+    store.add_movie(make_movie("breaks-device-in-correct"))
+    supervisor = start(max_attempts=1)
+    wait_until(lambda: all_ended(store), tick=supervisor.tick)
+    assert states(store) == {"breaks-device-in-correct": ("done", "done")}
+    correct = store.jobs_of(1)[JobKind.CORRECT]
+    assert correct.attempt == 1
+    assert "device" in {entry.error_code for entry in store.history(correct.job_id)}
+
+
+def test_drain(start: Start, store: Store, make_movie: MakeMovie) -> None:
+    """A worker told to stop ends the job in hand, gives back what it only read ahead, and is gone."""
+    for stem in ("waits-in-correct", "b", "c"):
+        store.add_movie(make_movie(stem))
+    supervisor = start()
+    read_ahead = store.jobs_of(2)[JobKind.ARCHIVE]
+    wait_until(
+        lambda: (
+            store.jobs_of(1)[JobKind.CORRECT].attempt == 1
+            and store.job(read_ahead.job_id).state is JobState.RUNNING
+        ),
+        tick=supervisor.tick,
+    )
+    supervisor.drain()
+    wait_until(lambda: supervisor.n_alive == 0, tick=lambda: supervisor.tick(starting=False))
+    assert states(store) == {
+        "waits-in-correct": ("done", "done"),
+        "b": ("queued", "held"),
+        "c": ("queued", "held"),
+    }
+    assert not store.job(read_ahead.job_id).alone
+    assert store.workers() == []
+
+
+def test_full_disk(
+    settings: Settings, store: Store, make_movie: MakeMovie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a disk is low nothing is claimed and the reason shows; with room again, held jobs go on by themselves."""
+    store.add_movie(make_movie())
+    reason = "disk: 1.0 GB free"
+    monkeypatch.setattr(supervisor_module, "shortage", lambda directories, min_free_gb: reason)
+    clock = [0.0]
+    idle = settings.model_copy(update={"workers": settings.workers.model_copy(update={"devices": ()})})
+    supervisor = Supervisor(store, idle, clock=lambda: clock[0])
+    with capture_logs() as lines:
+        supervisor.tick()
+        assert store.claim("w") is None
+        assert store.paused() == "disk: 1.0 GB free"
+        reason = ""
+        clock[0] += 10
+        supervisor.tick()
+    assert store.paused() == ""
+    assert store.claim("w") is not None
+    assert [line["event"] for line in lines] == ["no job is started", "there is room again, jobs go on"]
+
+
+def test_jobs_of_an_earlier_life(settings: Settings, store: Store, make_movie: MakeMovie) -> None:
+    """What workers of a daemon that is gone held is returned at start, registered or not."""
+    for stem in "ab":
+        store.add_movie(make_movie(stem))
+    store.register_worker("old", boot_id="boot", pid=1, device="cpu")
+    for worker_id in ("old", "older"):
+        job = store.claim(worker_id)
+        assert job is not None
+        store.begin(job)
+    with capture_logs() as lines:
+        Supervisor(store, settings).start()
+    assert states(store) == {"a": ("queued", "held"), "b": ("queued", "held")}
+    assert store.workers() == []
+    assert [line["event"] for line in lines] == ["job returned"] * 2

@@ -1,0 +1,130 @@
+"""The archive job and the correct job, without a database."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from komad.config import Archive, Settings
+from komad.errors import ArchiveError, MovieChangedError, MovieMissingError, OutputError
+from komad.errors import ReferenceError as WrongReferenceError
+from komad.formats.images import write_mrc
+from komad.formats.mrcz import read_metadata
+from komad.model import StackSum
+from komad.work import stack_sums
+from komad.work.archive import archive_movie, read_archive, read_source
+from komad.work.correct import find_outliers, make_micrographs, write_results
+from tests.work.conftest import SHAPE, MakeMovie, counts
+
+
+def test_archive_holds_the_counts(make_movie: MakeMovie, tmp_path: Path) -> None:
+    """The archive reads back as the camera's counts, and its metadata are enough to process the movie again."""
+    movie = make_movie("a", seed=3)
+    result = archive_movie(movie, read_source(movie), archive=Archive(), directory=tmp_path / "archive")
+    assert result.path == tmp_path / "archive" / "a.mrcz"
+    np.testing.assert_array_equal(read_archive(result.path), counts(3))
+    metadata = read_metadata(result.path)
+    assert metadata["movie"]["sha256"] == hashlib.sha256(movie.path.read_bytes()).hexdigest()
+    assert metadata["movie"]["size_bytes"] == movie.path.stat().st_size
+    assert metadata["acquisition"]["dose_per_frame"] == 1.0
+    assert metadata["acquisition"]["sources"]["voltage_kv"] == "configuration"
+    assert metadata["references"]["gain"] is None
+    assert metadata["processing"]["bin_factor"] == 1.0
+    assert result.summary["archive_bytes"] == result.path.stat().st_size
+
+
+def test_stack_sum(make_movie: MakeMovie, tmp_path: Path) -> None:
+    """The stack sum is the exact sum of the frames, and is there also when archives are switched off."""
+    movie = make_movie("a", seed=4)
+    result = archive_movie(
+        movie, read_source(movie), archive=Archive(enabled=False), directory=tmp_path / "no"
+    )
+    assert (result.path, result.summary["sha256"]) == (None, None)
+    assert not (tmp_path / "no").exists()
+    np.testing.assert_array_equal(result.stack_sum.total, counts(4).sum(axis=0))
+    np.testing.assert_allclose(result.stack_sum.frame_means, counts(4).mean(axis=(1, 2)))
+
+
+def test_changed_source(make_movie: MakeMovie) -> None:
+    """A file that is not the one that was found is not archived under its name."""
+    movie = make_movie()
+    os.utime(movie.path, ns=(1, 1))
+    with pytest.raises(MovieChangedError, match=r"a\.mrc.*taken as a new movie"):
+        read_source(movie)
+    movie.path.unlink()
+    with pytest.raises(MovieMissingError, match=r"a\.mrc.*mounted"):
+        read_source(movie)
+
+
+def test_source_that_changes_meanwhile(make_movie: MakeMovie, tmp_path: Path) -> None:
+    """A file that changes between reading and hashing leaves no archive."""
+    movie = make_movie()
+    frames = read_source(movie)
+    os.utime(movie.path, ns=(1, 1))
+    with pytest.raises(MovieChangedError):
+        archive_movie(movie, frames, archive=Archive(), directory=tmp_path / "archive")
+    assert list(tmp_path.glob("archive/*")) == []
+
+
+def test_archive_that_is_gone(tmp_path: Path) -> None:
+    """A missing archive is named, with what to do."""
+    with pytest.raises(ArchiveError, match=r"gone\.mrcz.*retry the movie's archive job"):
+        read_archive(tmp_path / "gone.mrcz")
+
+
+def test_archive_directory_that_cannot_be_made(make_movie: MakeMovie, tmp_path: Path) -> None:
+    """A file where the directory should be is an output error."""
+    movie = make_movie()
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="archive directory"):
+        archive_movie(movie, read_source(movie), archive=Archive(), directory=tmp_path / "file" / "archive")
+
+
+def test_gain_of_the_wrong_size_stops_the_archive(make_movie: MakeMovie, tmp_path: Path) -> None:
+    """A gain that does not fit is an error, never a sum without gain."""
+    gain = tmp_path / "gain.mrc"
+    write_mrc(gain, np.ones((64, 64), np.float32), pixel_size_angstrom=1.0)
+    movie = make_movie("a", gain=gain)
+    with pytest.raises(WrongReferenceError, match=r"64 x 64.*192 x 160"):
+        archive_movie(movie, read_source(movie), archive=Archive(), directory=tmp_path)
+
+
+def test_correct_from_archive_is_correct_from_memory(make_movie: MakeMovie, settings: Settings) -> None:
+    """The frames of the archive give the same micrograph as those in memory, and all files are written."""
+    movie = make_movie("a", seed=5)
+    frames = read_source(movie)
+    archived = archive_movie(movie, frames, archive=Archive(), directory=settings.output.directory)
+    assert archived.path is not None
+    outliers = archived.stack_sum.outliers_yx
+    np.testing.assert_array_equal(outliers, find_outliers(movie, read_archive(archived.path)))
+    first = make_micrographs(movie, frames, outliers_yx=outliers, output=settings.output)
+    again = make_micrographs(movie, read_archive(archived.path), outliers_yx=outliers, output=settings.output)
+    np.testing.assert_array_equal(first.sum_unweighted, again.sum_unweighted)
+    assert first.motion.shifts_px.shape == (SHAPE[0], 2)
+    summary = write_results(
+        first, movie, outliers_yx=outliers, archive_path=archived.path, output=settings.output
+    )
+    assert summary["archive"] == str(archived.path)
+    assert all((settings.output.directory / name).is_file() for name in summary["files"].values())
+
+
+def test_stack_sum_file(make_movie: MakeMovie, tmp_path: Path) -> None:
+    """A stack sum comes back as it was saved; one that is gone or damaged is none, so that it is made again."""
+    total = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    means = np.array([1.5, 2.5])
+    outliers = np.array([[1, 2]], np.int32)
+    saved = StackSum(total=total, frame_means=means, outliers_yx=outliers)
+    row = stack_sums.save(tmp_path / "sums", make_movie(), saved)
+    assert (row.ny, row.nx, row.n_frames, row.dtype, row.n_outliers) == (3, 4, 2, "uint16", 1)
+    np.testing.assert_array_equal(np.frombuffer(row.frame_means, "<f8"), means)
+    path = tmp_path / "sums" / row.file
+    loaded = stack_sums.load(path)
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded.total, total)
+    np.testing.assert_array_equal(loaded.outliers_yx, outliers)
+    path.write_bytes(path.read_bytes()[:100])
+    assert stack_sums.load(path) is None
+    path.unlink()
+    assert stack_sums.load(path) is None

@@ -1,0 +1,54 @@
+"""Signs of life of a worker process."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from komad.config import Queue, Settings
+from komad.work.supervisor import Supervisor
+from komad.work.worker import Worker
+
+
+@pytest.mark.parametrize(("busy_for_s", "beats"), [(None, 1), (899.0, 1), (901.0, 0)])
+def test_no_beat_for_a_job_that_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch, busy_for_s: float | None, beats: int
+) -> None:
+    """A worker stops beating when one job exceeds its time, so that the supervisor ends it; an idle one beats."""
+    since = None if busy_for_s is None else monotonic() - busy_for_s
+    monkeypatch.setattr(
+        "komad.work.worker.Pipeline", lambda *_: SimpleNamespace(activity=lambda: ("correcting a", since))
+    )
+    seen: list[tuple[str, str]] = []
+    store: Any = SimpleNamespace(beat=lambda *arguments: seen.append(arguments) or True)
+    worker = Worker(Settings(queue=Queue(job_timeout_s=900)), store, "w", "cpu")
+    assert worker._beat()
+    assert seen == [("w", "correcting a")] * beats
+
+
+def test_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    """A worker gets its device, threads and kernel cache before it imports anything, and the settings unchanged."""
+    monkeypatch.setenv("KOMAD_OUTPUT__DIRECTORY", "relative")
+    told = tmp_path / "told.json"
+    script = (
+        "import json, os, sys; from komad.config import Settings\n"
+        "settings = Settings.model_validate_json(sys.stdin.read())\n"
+        "told = {**os.environ, 'output': str(settings.output.directory), 'arguments': sys.argv[1:]}\n"
+        f"json.dump(told, open({str(told)!r}, 'w'))"
+    )
+    store: Any = SimpleNamespace(paused=str, workers=list, release_disk_held=int, return_jobs=lambda *_: [])
+    supervisor = Supervisor(store, settings, command=(sys.executable, "-W", "ignore", "-c", script))
+    supervisor.tick()
+    process = supervisor._workers[0].process
+    assert isinstance(process, subprocess.Popen)
+    process.wait(30)
+    got = json.loads(told.read_text())
+    assert got["output"] == str(settings.output.directory)
+    assert got["arguments"][1:] == ["cpu"]
+    assert (got["CUDA_VISIBLE_DEVICES"], got["KOMAD_THREADS"], got["NUMBA_NUM_THREADS"]) == ("", "1", "1")
+    assert got["NUMBA_CACHE_DIR"] == str(settings.state_directory / "numba-cache")
