@@ -327,6 +327,7 @@ class Pipeline:
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Run a thread's loop; when it cannot go on, neither can the process."""
+        structlog.contextvars.bind_contextvars(worker=self._worker_id)  # holds for this thread
         try:
             work()
         except DeviceError as error:

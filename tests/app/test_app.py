@@ -1,0 +1,150 @@
+"""Start checks, and what becomes of files that are found."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from komad import app
+from komad.config import Settings
+from komad.errors import AlreadyRunningError, ConfigError, MovieError, MovieMissingError
+from komad.errors import ReferenceError as WrongReferenceError
+from komad.model import Candidate, JobKind, JobState
+from komad.store import Store
+from tests.work.conftest import MakeMovie, wait_until, write_movie
+
+
+@pytest.fixture
+def intake(settings: Settings, store: Store) -> app.Intake:
+    """Take files into the database."""
+    return app.Intake(settings, store)
+
+
+def candidate(path: Path) -> Candidate:
+    """Make a candidate of a file as it is."""
+    status = path.stat()
+    return Candidate(path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, folder=0)
+
+
+def unknown_voltage(settings: Settings) -> Settings:
+    """Take the voltage out of the configuration."""
+    folder = settings.watch[0]
+    acquisition = folder.acquisition.model_copy(update={"voltage_kv": None})
+    return settings.model_copy(update={"watch": (folder.model_copy(update={"acquisition": acquisition}),)})
+
+
+def test_nothing_watched(settings: Settings) -> None:
+    """Without a folder to watch the daemon does not start, and says what to add."""
+    with pytest.raises(ConfigError, match=r"add a \[\[watch\]\] table"):
+        app.run(settings.model_copy(update={"watch": ()}))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no picture" * 500])
+def test_gain_that_cannot_be_used(settings: Settings, tmp_path: Path, content: bytes | None) -> None:
+    """A gain that the configuration names and that is missing or no picture stops the daemon at its start."""
+    gain = tmp_path / "gain.mrc"
+    if content is not None:
+        gain.write_bytes(content)
+    folder = settings.watch[0]
+    references = folder.references.model_copy(update={"gain": gain})
+    changed = settings.model_copy(update={"watch": (folder.model_copy(update={"references": references}),)})
+    with pytest.raises(WrongReferenceError, match=r"gain\.mrc|reference"):
+        app.run(changed)
+
+
+def test_lock(tmp_path: Path) -> None:
+    """The state directory is held by one process at a time, which is named; it is free again afterwards."""
+    with app._locked(tmp_path / "state"):
+        with (
+            pytest.raises(AlreadyRunningError, match=rf"pid {os.getpid()}.*another state_directory"),
+            app._locked(tmp_path / "state"),
+        ):
+            pass
+        with pytest.raises(AlreadyRunningError, match=rf"pid {os.getpid()}"), app._locked(tmp_path / "state"):
+            pass
+    with app._locked(tmp_path / "state"):
+        pass
+
+
+def test_found_movie(intake: app.Intake, settings: Settings, store: Store) -> None:
+    """A finished file becomes a movie with what the configuration says; taken twice it is there once."""
+    path = write_movie(settings.watch[0].directory / "a.mrc")
+    with capture_logs() as lines:
+        intake.take(candidate(path))
+        intake.take(candidate(path))
+    assert [line["event"] for line in lines] == ["found"]
+    assert store.movie(1).acquisition.voltage_kv == 300
+
+
+def test_unreadable_file_is_reported(intake: app.Intake, settings: Settings, store: Store) -> None:
+    """A file whose header cannot be read shows as failed, with the error."""
+    path = settings.watch[0].directory / "bad.mrc"
+    path.write_bytes(b"no movie" * 1000)
+    with capture_logs() as lines:
+        intake.take(candidate(path))
+    archive = store.jobs_of(1)[JobKind.ARCHIVE]
+    assert (archive.state, archive.error_code) == (JobState.FAILED, "movie_unreadable")
+    assert lines[0]["code"] == "movie_unreadable"
+
+
+def test_passing_trouble_is_left_to_the_watcher(intake: app.Intake, settings: Settings, store: Store) -> None:
+    """A file that is gone for the moment is no failure: the watcher offers it again."""
+    path = write_movie(settings.watch[0].directory / "a.mrc")
+    found = candidate(path)
+    path.unlink()
+    with pytest.raises(MovieMissingError):
+        intake.take(found)
+    path = write_movie(path)
+    with pytest.raises(MovieError, match="changed"):
+        intake.take(replace(found, mtime_ns=1))
+    assert store.known_files() == set()
+
+
+def test_missing_parameter_holds_and_supplied_ones_are_for_all(settings: Settings, store: Store) -> None:
+    """A movie without a voltage waits with the reason; what is supplied then holds for movies to come too."""
+    intake = app.Intake(unknown_voltage(settings), store)
+    camera = settings.watch[0].directory
+    with capture_logs():
+        intake.take(candidate(write_movie(camera / "a.mrc")))
+        assert "voltage unknown" in store.jobs_of(1)[JobKind.CORRECT].reason
+        store.supply({"voltage_kv": 200}, movie_id=None, missing=app.missing_parameters)
+        intake.take(candidate(write_movie(camera / "b.mrc")))
+    for movie_id in (1, 2):
+        assert store.movie(movie_id).acquisition.voltage_kv == 200
+        assert store.jobs_of(movie_id)[JobKind.CORRECT].reason == "waiting for the archive"
+
+
+def test_looks_again(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sidecar that comes after its movie is found, and a retried file is described again."""
+    monkeypatch.setattr(app, "LOOK_AGAIN_INTERVAL_S", 0.05)
+    camera = settings.watch[0].directory
+    intake = app.Intake(unknown_voltage(settings), store)
+    with capture_logs():
+        intake.take(candidate(write_movie(camera / "a.mrc")))
+        bad = camera / "b.mrc"
+        bad.write_bytes(b"no movie" * 1000)
+        intake.take(candidate(bad))
+        intake.start()
+        (camera / "a.mrc.mdoc").write_text("Voltage = 200\n[ZValue = 0]\nPixelSpacing = 1.5\n")
+        wait_until(lambda: store.movie(1).acquisition.voltage_kv == 200, limit_s=10)
+        assert store.jobs_of(1)[JobKind.CORRECT].reason == "waiting for the archive"
+        write_movie(bad)
+        store.retry(store.jobs_of(2)[JobKind.ARCHIVE].job_id)
+        wait_until(lambda: store.jobs_of(2)[JobKind.ARCHIVE].state is JobState.QUEUED, limit_s=10)
+        intake.stop()
+    assert store.movie(2).stem == "b"
+
+
+def test_retried_file_that_stays_bad(settings: Settings, store: Store, make_movie: MakeMovie) -> None:
+    """A retried file that is gone, or is in no watched folder any more, fails again with that reason."""
+    intake = app.Intake(settings, store)
+    bad = settings.watch[0].directory / "bad.mrc"
+    bad.write_bytes(b"no movie" * 1000)
+    with capture_logs():
+        intake.take(candidate(bad))
+        bad.unlink()
+        archive = store.retry(store.jobs_of(1)[JobKind.ARCHIVE].job_id)
+        intake._describe_again(store.to_describe()[0])
+    assert store.job(archive.job_id).error_code == "movie_missing"
