@@ -193,7 +193,6 @@ def build_header(
     size = (layout.nx, layout.ny, layout.n_frames)
     raw = bytearray(HEADER_BYTES)
     struct.pack_into("<4i", raw, 0, *size, 1000 * layout.codec + layout.mode)
-    # One slice per frame: space group 0 and mz 1 mark a stack of pictures, no volume.
     # MRC2014: one slice per frame. python-mrcz: 0 gives its users an array, 1 would give them a list of frames.
     struct.pack_into("<3i", raw, 28, layout.nx, layout.ny, 0 if layout.codec else 1)
     struct.pack_into("<6f", raw, 40, *(pixel * n for n in size), 90.0, 90.0, 90.0)
