@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -151,6 +152,21 @@ def test_drain(start: Start, store: Store, make_movie: MakeMovie) -> None:
     }
     assert not store.job(read_ahead.job_id).alone
     assert store.workers() == []
+
+
+def test_stop_at_once(start: Start, store: Store, make_movie: MakeMovie) -> None:
+    """A worker told twice to stop gives back what it has in hand, without blame, and does not wait for it."""
+    store.add_movie(make_movie("hangs-in-correct"))
+    supervisor = start()
+    wait_until(lambda: store.jobs_of(1)[JobKind.CORRECT].attempt == 1, tick=supervisor.tick)
+    supervisor.drain()
+    supervisor.tick(starting=False)
+    assert supervisor.n_alive == 1
+    time.sleep(0.3)  # two signals at once would count as one
+    supervisor.drain()
+    wait_until(lambda: supervisor.n_alive == 0, tick=lambda: supervisor.tick(starting=False), limit_s=10)
+    correct = store.jobs_of(1)[JobKind.CORRECT]
+    assert (correct.state, correct.attempt, correct.suspect) == (JobState.QUEUED, 0, False)
 
 
 def test_full_disk(

@@ -104,10 +104,10 @@ class Supervisor:
         return sum(worker.process is not None for worker in self._workers)
 
     def healthy(self) -> bool:
-        """Whether some worker shows signs of life, or is to be started."""
+        """Whether not every worker is silent; one that is to be started counts as well."""
         now = self._clock()
         timeout_s = self._settings.queue.lease_timeout_s
-        return any(
+        return not self._workers or any(
             worker.process is None or not is_silent(worker.pulse, now=now, timeout_s=timeout_s)
             for worker in self._workers
         )
