@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import insert
-from tests.store.conftest import movie_at
 
 from komad.model import JobKind, JobState
 from komad.store import HeldBy, Store
 from komad.store.changes import WAITING_FOR_ARCHIVE
 from komad.store.rows import movie_values, now
 from komad.store.tables import jobs, movies
+from tests.store.conftest import movie_at
 
 N_REPEATS = 200
 
@@ -87,9 +87,9 @@ def run(n_movies: int) -> dict[str, tuple[float, float]]:
 def main() -> None:
     """Print the figures."""
     n_movies = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
-    print(f"{n_movies} movies; median and largest of {N_REPEATS}, ms")  # noqa: T201
+    print(f"{n_movies} movies; median and largest of {N_REPEATS}, ms")
     for name, (median, largest) in run(n_movies).items():
-        print(f"{name:32s} {median:8.2f} {largest:8.2f}")  # noqa: T201
+        print(f"{name:32s} {median:8.2f} {largest:8.2f}")
 
 
 if __name__ == "__main__":
