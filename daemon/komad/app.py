@@ -60,7 +60,7 @@ def run(settings: Settings) -> int:
 
     Raises
     ------
-    ConfigError, ReferenceError
+    ConfigError, ReferenceFileError
         Nothing is watched, or a reference that the configuration names cannot be used.
     AlreadyRunningError
         Another komad works with the state directory.
@@ -82,7 +82,7 @@ def check_references(settings: Settings) -> None:
 
     Raises
     ------
-    ReferenceError
+    ReferenceFileError
         One cannot be used.
     """
     for folder in settings.watch:

@@ -62,7 +62,7 @@ class MovieMissingError(MovieError):
     retry = True
 
 
-class ReferenceError(KomadError):  # noqa: A001 - the field's word; the builtin is about weak references
+class ReferenceFileError(KomadError):
     """A gain, dark or defect file is missing, unreadable or of the wrong size."""
 
     code = "reference"

@@ -44,7 +44,7 @@ def sum_stack(
 
     Raises
     ------
-    ReferenceError
+    ReferenceFileError
         A reference has another size than the frames.
     """
     total, frame_means = kernels.sum_frames(frames)
@@ -89,7 +89,7 @@ def correct_movie(
         The pixel size is unknown, or dose weighting is asked for and a parameter of it is unknown or out of range.
     MotionError
         No frames are left after skipping, or they hold no picture.
-    ReferenceError
+    ReferenceFileError
         A reference has another size than the frames.
     """
     timings: dict[str, float] = {}

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from komad import app
 from komad.config import Settings
 from komad.errors import AlreadyRunningError, ConfigError, MovieError, MovieMissingError
-from komad.errors import ReferenceError as WrongReferenceError
+from komad.errors import ReferenceFileError as WrongReferenceError
 from komad.model import Candidate, JobKind, JobState
 from komad.store import Store
 from tests.work.conftest import MakeMovie, wait_until, write_movie

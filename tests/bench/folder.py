@@ -72,13 +72,13 @@ def main(folder: Path, spec: MovieSpec, *, n_movies: int = 6, interval_s: float 
     daemon.send_signal(signal.SIGTERM)
     daemon.wait(60)
     latency = list(finished.values())
-    print(
-        f"a folder, {n_movies} movies of {spec.nx} x {spec.ny} x {spec.n_frames}, one every {interval_s:g} s, with archive"
-    )
+    size = f"{spec.nx} x {spec.ny} x {spec.n_frames}"
+    print(f"a folder, {n_movies} movies of {size}, one every {interval_s:g} s, with archive")
     if not latency:
         raise SystemExit((work / "komad.log").read_text()[-3000:])
+    later = np.median(latency[1:])
     print(
-        f"finished {len(latency)}; rename to last file: first {latency[0]:.1f} s, then median {np.median(latency[1:]):.1f} s"
+        f"finished {len(latency)}; rename to last file: first {latency[0]:.1f} s, then median {later:.1f} s"
     )
     print(
         f"CPU {cpu / len(latency):.1f} s per movie; peak memory of daemon and worker {peak / 1e9:.2f} GB",

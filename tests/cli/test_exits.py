@@ -12,7 +12,7 @@ from komad.cli import exits
     ("error", "code"),
     [
         (errors.ConfigError, 3),
-        (errors.ReferenceError, 3),
+        (errors.ReferenceFileError, 3),
         (errors.AlreadyRunningError, 4),
         (errors.StoreError, 5),
         (errors.DiskFullError, 6),

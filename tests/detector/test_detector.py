@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from komad.detector import calibrate, find_outliers
-from komad.errors import ReferenceError
+from komad.errors import ReferenceFileError
 
 SHAPE = (128, 160)
 
@@ -35,7 +35,7 @@ def test_dark_then_gain() -> None:
 
 def test_wrong_size_is_refused() -> None:
     """A gain of another size is an error that names both sizes."""
-    with pytest.raises(ReferenceError, match=r"gain reference is 64 x 32 .* frames are 160 x 128"):
+    with pytest.raises(ReferenceFileError, match=r"gain reference is 64 x 32 .* frames are 160 x 128"):
         calibrate(SHAPE, gain=np.ones((32, 64), np.float32), dark=None)
 
 

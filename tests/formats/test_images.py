@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from komad.errors import DiskFullError, OutputError, ReferenceError  # noqa: A004 - the field's word
+from komad.errors import DiskFullError, OutputError, ReferenceFileError
 from komad.formats import images, movies
 from tests.formats.files import SHARED_DATA, counts, write_mrc_movie, write_tiff_movie
 
@@ -49,7 +49,7 @@ def test_gain_with_wrong_nz(tmp_path: Path) -> None:
     path.write_bytes(raw)
     np.testing.assert_array_equal(images.read_image(path), pictures[0])
     path.write_bytes(raw + pictures[1:].tobytes())
-    with pytest.raises(ReferenceError, match="holds 500 pictures"):
+    with pytest.raises(ReferenceFileError, match="holds 500 pictures"):
         images.read_image(path)
 
 
@@ -59,7 +59,9 @@ def test_reference_of_several_pictures(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"gain.{suffix}"
     write = write_mrc_movie if suffix == "mrc" else write_tiff_movie
     write(path, counts((3, 9, 14), "int16"), **({"mode": 1} if suffix == "mrc" else {}))
-    with pytest.raises(ReferenceError, match=f"gain.{suffix} holds 3 pictures; a reference is a single one"):
+    with pytest.raises(
+        ReferenceFileError, match=f"gain.{suffix} holds 3 pictures; a reference is a single one"
+    ):
         images.read_image(path)
 
 
@@ -74,7 +76,7 @@ def test_reference_that_cannot_be_read(tmp_path: Path) -> None:
         ("text.mrc", "no MRC file"),
         (".", "is a directory"),
     ):
-        with pytest.raises(ReferenceError, match=message) as caught:
+        with pytest.raises(ReferenceFileError, match=message) as caught:
             images.read_image(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
 
@@ -87,7 +89,7 @@ def test_real_defect_map(tmp_path: Path) -> None:
     (tmp_path / "defects.mrc").write_bytes(gzip.decompress(packed.read_bytes()))
     raw = np.fromfile(tmp_path / "defects.mrc", np.int8, offset=1024).reshape(4092, 5760)
     np.testing.assert_array_equal(images.read_defects(tmp_path / "defects.mrc", (4092, 5760)), raw != 0)
-    with pytest.raises(ReferenceError, match="has 5760 x 4092 pixels, the frames 4092 x 5760"):
+    with pytest.raises(ReferenceFileError, match="has 5760 x 4092 pixels, the frames 4092 x 5760"):
         images.read_defects(tmp_path / "defects.mrc", (5760, 4092))
 
 
@@ -114,7 +116,7 @@ def test_defect_boxes(tmp_path: Path) -> None:
 def test_bad_defect_box(tmp_path: Path, line: str) -> None:
     """A line that is no box, or a box outside the frames, is named."""
     (tmp_path / "defects.txt").write_text(f"0 0 9 8\n{line}\n")
-    with pytest.raises(ReferenceError, match=rf"defects\.txt, line 2: .*{line}"):
+    with pytest.raises(ReferenceFileError, match=rf"defects\.txt, line 2: .*{line}"):
         images.read_defects(tmp_path / "defects.txt", (8, 9))
 
 
@@ -122,7 +124,7 @@ def test_missing_defects(tmp_path: Path) -> None:
     """A defect file that is not there, or empty as after a failed copy, is a reference error."""
     (tmp_path / "empty.txt").touch()
     for name, message in (("gone.txt", "cannot be read"), ("empty.txt", "is empty")):
-        with pytest.raises(ReferenceError, match=rf"{name} {message}"):
+        with pytest.raises(ReferenceFileError, match=rf"{name} {message}"):
             images.read_defects(tmp_path / name, (8, 9))
 
 

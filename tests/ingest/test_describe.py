@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from komad.config import AcquisitionSettings, Processing, ReferenceSettings, WatchFolder
-from komad.errors import MovieChangedError, MovieError, MovieMissingError, ReferenceError  # noqa: A004
+from komad.errors import MovieChangedError, MovieError, MovieMissingError, ReferenceFileError
 from komad.ingest import describe, missing_parameters, reconsider
 from komad.ingest.describe import stem_of
 from komad.model import Candidate, Movie
@@ -147,7 +147,7 @@ def test_files_that_cannot_be_described(write_movie: WriteMovie, tmp_path: Path)
 def test_never_without_a_reference_that_is_named(write_movie: WriteMovie, tmp_path: Path) -> None:
     """A configured gain that is missing stops the movie."""
     folder = WatchFolder(directory=tmp_path, references=ReferenceSettings(gain=tmp_path / "away.mrc"))
-    with pytest.raises(ReferenceError, match=r"away\.mrc"):
+    with pytest.raises(ReferenceFileError, match=r"away\.mrc"):
         describe(candidate(write_movie()), folder, Processing(), reference_directory=None)
 
 

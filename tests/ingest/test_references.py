@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from komad.config import ReferenceSettings
-from komad.errors import ReferenceError  # noqa: A004
+from komad.errors import ReferenceFileError
 from komad.ingest import references
 from komad.ingest.references import bind
 from komad.model import References
@@ -83,7 +83,7 @@ def test_a_reference_that_cannot_be_used_stops(tmp_path: Path, kind: str, proble
         path.touch()
     if problem == "folder":
         path.mkdir()
-    with pytest.raises(ReferenceError) as caught:
+    with pytest.raises(ReferenceFileError) as caught:
         bind(ReferenceSettings(**{kind: path}), tmp_path / "references")
     assert str(path) in str(caught.value)
     assert f"references.{kind} in the configuration" in str(caught.value)
@@ -97,6 +97,6 @@ def test_a_reference_that_changes_while_it_is_copied(tmp_path: Path, monkeypatch
         target.write_bytes(b"half of a gain reference")
 
     monkeypatch.setattr(references.shutil, "copyfile", copy_of_a_later_state)
-    with pytest.raises(ReferenceError, match="changed while it was read"):
+    with pytest.raises(ReferenceFileError, match="changed while it was read"):
         bind(ReferenceSettings(gain=tmp_path / "gain.mrc"), tmp_path / "kept")
     assert list((tmp_path / "kept").iterdir()) == []

@@ -179,7 +179,9 @@ class JobMachine(RuleBasedStateMachine):
 
     def ids(self, state: JobState) -> list[int]:
         with self.store.read() as connection:
-            found = connection.execute(text("SELECT job_id FROM jobs WHERE state = :state"), {"state": state})
+            found = connection.execute(
+                text("SELECT job_id FROM jobs WHERE state = :state ORDER BY job_id"), {"state": state}
+            )
             return list(found.scalars())
 
     @invariant()

@@ -9,7 +9,7 @@ import pytest
 
 from komad.config import Archive, Settings
 from komad.errors import ArchiveError, MovieChangedError, MovieMissingError, OutputError
-from komad.errors import ReferenceError as WrongReferenceError
+from komad.errors import ReferenceFileError as WrongReferenceError
 from komad.formats.images import write_mrc
 from komad.formats.mrcz import read_metadata
 from komad.model import StackSum

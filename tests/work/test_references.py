@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from komad.errors import ReferenceError as WrongReferenceError
+from komad.errors import ReferenceFileError as WrongReferenceError
 from komad.formats.images import write_mrc
 from komad.formats.references import load, orient
 from komad.model import ReferenceFile, References

@@ -36,7 +36,7 @@ def describe_movie(path: Path, settings: OneOff, index: SessionIndex) -> Movie:
 
     Raises
     ------
-    MovieError, ReferenceError
+    MovieError, ReferenceFileError
         The movie or a reference cannot be read.
     ParameterError
         Pixel size or voltage is unknown, or a value is out of range.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from komad.errors import ReferenceError
+from komad.errors import ReferenceFileError
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -32,12 +32,12 @@ def calibrate(
 
     Raises
     ------
-    ReferenceError
+    ReferenceFileError
         A reference has another size than the frames.
     """
     for name, reference in (("gain", gain), ("dark", dark)):
         if reference is not None and reference.shape != shape:
-            raise ReferenceError(
+            raise ReferenceFileError(
                 f"the {name} reference is {reference.shape[1]} x {reference.shape[0]} pixels, "
                 f"the frames are {shape[1]} x {shape[0]}; give the {name} of this camera mode"
             )

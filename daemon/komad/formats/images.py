@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from komad import __version__
-from komad.errors import MovieError, OutputError, ReferenceError  # noqa: A004 - the field's word
+from komad.errors import MovieError, OutputError, ReferenceFileError
 from komad.formats.atomic import atomic_file
 from komad.formats.movies import open_movie
 from komad.formats.mrc import MrcReader
@@ -28,20 +28,20 @@ def read_image(path: Path) -> npt.NDArray[np.float32]:
 
     Raises
     ------
-    ReferenceError
+    ReferenceFileError
         The file is missing, damaged, no picture, or holds several.
     """
     try:
         with open_movie(path) as reader:
             if reader.header.n_frames > 1 and not _holds_one_picture(reader):
-                raise ReferenceError(
+                raise ReferenceFileError(
                     f"{path} holds {reader.header.n_frames} pictures; a reference is a single one"
                 )
             if reader.header.n_frames == 1:
                 reader.check_complete()
             return reader.read_frame(0).astype(np.float32)
     except MovieError as error:
-        raise ReferenceError(f"the reference cannot be used: {error}") from error
+        raise ReferenceFileError(f"the reference cannot be used: {error}") from error
 
 
 def _holds_one_picture(reader: MovieReader) -> bool:
@@ -56,7 +56,7 @@ def read_defects(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
 
     Raises
     ------
-    ReferenceError
+    ReferenceFileError
         The file is missing, is neither, or does not fit the frames.
     """
     text = _text(path)
@@ -64,7 +64,7 @@ def read_defects(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
         return _boxes(text, path, shape)
     image = read_image(path)
     if image.shape != shape:
-        raise ReferenceError(
+        raise ReferenceFileError(
             f"the defect map {path} has {image.shape[1]} x {image.shape[0]} pixels, the frames {shape[1]} x {shape[0]}"
         )
     return image != 0
@@ -103,9 +103,9 @@ def _text(path: Path) -> str | None:
         with SourceFile(path) as source:
             raw = source.read(0, MAX_TEXT_BYTES + 1)
     except MovieError as error:
-        raise ReferenceError(f"the defects cannot be used: {error}") from error
+        raise ReferenceFileError(f"the defects cannot be used: {error}") from error
     if not raw:
-        raise ReferenceError(f"the defects cannot be used: {path} is empty (0 bytes)")
+        raise ReferenceFileError(f"the defects cannot be used: {path} is empty (0 bytes)")
     if b"\0" in raw or len(raw) > MAX_TEXT_BYTES:
         return None
     try:
@@ -124,11 +124,11 @@ def _boxes(text: str, path: Path, shape: tuple[int, int]) -> npt.NDArray[np.bool
         try:
             x, y, width, height = (int(word) for word in words)
         except ValueError:
-            raise ReferenceError(
+            raise ReferenceFileError(
                 f"{path}, line {number}: '{line.strip()}' is no box `x y width height`"
             ) from None
         if min(x, y) < 0 or min(width, height) < 1 or x + width > nx or y + height > ny:
-            raise ReferenceError(
+            raise ReferenceFileError(
                 f"{path}, line {number}: the box '{line.strip()}' does not lie inside frames of {nx} x {ny} pixels"
             )
         defects[y : y + height, x : x + width] = True

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from komad.errors import ReferenceError  # noqa: A004 - the field's word
+from komad.errors import ReferenceFileError
 from komad.formats.images import read_defects, read_image
 from komad.model import ReferenceFile, References
 
@@ -36,7 +36,7 @@ def load(references: References, shape: tuple[int, int]) -> LoadedReferences:
 
     Raises
     ------
-    ReferenceError
+    ReferenceFileError
         A file cannot be read or has another size than the frames; the message names both sizes and what to try.
     """
     gain, dark, defects = references.gain, references.dark, references.defects
@@ -60,7 +60,7 @@ def _gain(
     image = orient(read_image(file.path), gain_rot=gain_rot, gain_flip=gain_flip)
     if image.shape != shape:
         advice = _advice(image.shape, shape, f"gain_rot = {(gain_rot + 1) % 4} or {(gain_rot + 3) % 4}")
-        raise ReferenceError(_wrong_size("gain", file.original_path, image.shape, shape) + advice)
+        raise ReferenceFileError(_wrong_size("gain", file.original_path, image.shape, shape) + advice)
     return np.ascontiguousarray(image)
 
 
@@ -69,7 +69,7 @@ def _dark(file: ReferenceFile, shape: tuple[int, int]) -> npt.NDArray[np.float32
     image = read_image(file.path)
     if image.shape != shape:
         advice = _advice(image.shape, shape, "a dark reference as the movie is; it is not turned")
-        raise ReferenceError(_wrong_size("dark", file.original_path, image.shape, shape) + advice)
+        raise ReferenceFileError(_wrong_size("dark", file.original_path, image.shape, shape) + advice)
     return image
 
 

@@ -49,7 +49,7 @@ def describe(
     ------
     MovieError
         The file cannot be read, is gone, or is not the file any more that was found.
-    ReferenceError
+    ReferenceFileError
         A reference that the configuration names cannot be used.
     ParameterError
         A supplied value is out of range.

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from komad.config import ReferenceSettings
-from komad.errors import ReferenceError  # noqa: A004 - the field's word
+from komad.errors import ReferenceFileError
 from komad.formats.atomic import atomic_file
 from komad.model import ReferenceFile, References
 
@@ -25,7 +25,7 @@ def bind(settings: ReferenceSettings, directory: Path | None) -> References:
 
     Raises
     ------
-    ReferenceError
+    ReferenceFileError
         A file that is named is missing, empty or unreadable. Never a silent run without it.
     """
     return References(
@@ -44,7 +44,7 @@ def _bind(original: Path | None, kind: str, directory: Path | None) -> Reference
     try:
         status = original.stat()
         if status.st_size == 0:
-            raise ReferenceError(f"{original}: the {kind} reference is an empty file; {advice}")
+            raise ReferenceFileError(f"{original}: the {kind} reference is an empty file; {advice}")
         sha256 = _sha256_cached(original, status.st_size, status.st_mtime_ns)
         if directory is None:
             return ReferenceFile(path=original, original_path=original, sha256=sha256)
@@ -53,7 +53,7 @@ def _bind(original: Path | None, kind: str, directory: Path | None) -> Reference
             _copy(original, copy, sha256)
     except OSError as error:
         reason = error.strerror or error
-        raise ReferenceError(
+        raise ReferenceFileError(
             f"{original}: the {kind} reference cannot be read ({reason}); {advice}"
         ) from error
     return ReferenceFile(path=copy, original_path=original, sha256=sha256)
@@ -65,7 +65,7 @@ def _copy(original: Path, copy: Path, sha256: str) -> None:
     with atomic_file(copy) as temporary:
         shutil.copyfile(original, temporary)
         if _sha256(temporary) != sha256:
-            raise ReferenceError(
+            raise ReferenceFileError(
                 f"{original}: the reference changed while it was read; it is read again with the next movie"
             )
 

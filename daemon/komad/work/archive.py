@@ -105,7 +105,7 @@ def archive_movie(
 
     Raises
     ------
-    ReferenceError
+    ReferenceFileError
         A reference does not fit the frames.
     MovieChangedError, MovieMissingError
         The file changed while it was hashed.

@@ -38,7 +38,7 @@ def make_micrographs(
 
     Raises
     ------
-    ReferenceError, ParameterError, MotionError
+    ReferenceFileError, ParameterError, MotionError
         A reference does not fit, a parameter is missing, or no frame is left.
     """
     loaded = references.load(movie.references, (frames.shape[1], frames.shape[2]))
