@@ -32,16 +32,29 @@ def find_outliers(
     -------
     (n, 2) int32 as (y, x), sorted by row. Pixels whose gain is zero, negative or not a number are outliers.
     """
-    corrected = total.astype(np.float32) * calibration.gain + np.float32(n_frames) * calibration.offset
-    stabilised = 2 * np.sqrt(np.maximum(corrected, 0) + np.float32(0.375))
-    sample = stabilised.ravel()[::SAMPLE_STRIDE]
-    low, centre, high = (
-        np.quantile(sample[np.isfinite(sample)], [0.25, 0.5, 0.75]) if len(sample) else (0, 0, 0)
-    )
+    corrected = total.astype(np.float32)
+    corrected *= calibration.gain
+    corrected += np.float32(n_frames) * calibration.offset
+    sample = _stabilised(corrected.ravel()[::SAMPLE_STRIDE])
+    sample = sample[np.isfinite(sample)]
+    low, centre, high = np.quantile(sample, [0.25, 0.5, 0.75]) if len(sample) else (0, 0, 0)
     sigma = max((high - low) / 1.349, 1e-6)
-    # Written so that a value that is not a number counts as bad.
-    good = (stabilised < centre + hot_sigma * sigma) & (stabilised > centre - dead_sigma * sigma)
+    # The thresholds are carried back, which is cheaper than to transform every pixel. Written so that a value that
+    # is not a number counts as bad.
+    good = corrected < _counts(centre + hot_sigma * sigma)
+    if centre - dead_sigma * sigma > _stabilised(np.zeros(1))[0]:
+        good &= corrected > _counts(centre - dead_sigma * sigma)
     good &= calibration.gain > 0
     if defects is not None:
         good &= ~defects
     return np.argwhere(~good).astype(np.int32)
+
+
+def _stabilised(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Anscombe's transform: counts with the variance of a Gaussian of width 1."""
+    return 2 * np.sqrt(np.maximum(counts, 0) + 0.375)
+
+
+def _counts(stabilised: float) -> np.float32:
+    """Counts whose Anscombe transform is `stabilised`."""
+    return np.float32((stabilised / 2) ** 2 - 0.375)

@@ -42,7 +42,7 @@ def _side(*arrays: Array) -> ModuleType:
 def sum_frames(frames: Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
     """Sum over frames of (n_frames, ny, nx) and mean of each frame.
 
-    Returns (ny, nx) int64 for integers or float64 for floating-point frames, and (n_frames,) float64.
+    Returns (ny, nx) uint32 or int32 for integers, float64 for floating-point frames; and (n_frames,) float64.
     """
     return _side(frames).sum_frames(frames)
 

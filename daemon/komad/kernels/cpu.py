@@ -29,7 +29,8 @@ def _over_bands(work: Callable[[int, int], Any], n: int, step: int) -> list[Any]
 def sum_frames(frames: Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
     """See `komad.kernels.sum_frames`."""
     ny, nx = frames.shape[1:]
-    total = np.empty((ny, nx), np.int64 if np.issubdtype(frames.dtype, np.integer) else np.float64)
+    # 32 bits hold the sum of 65,536 frames of 16 bits.
+    total = np.empty((ny, nx), {"u": np.uint32, "i": np.int32}.get(frames.dtype.kind, np.float64))
     bands = _over_bands(lambda y0, y1: _sum_band(frames, y0, y1, total), ny, _BAND_ROWS)
     return total, np.sum(bands, axis=0) / (ny * nx)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,8 @@ from komad.model.motion import early_late_px, path_length_px
 from komad.output.relion import movie_tables
 from komad.output.thumbnail import thumbnail_png
 
+WRITERS = 2
+"""Files of a movie that are written at the same time: one computes while another waits for its disk."""
 SCHEMA_VERSION = 1
 """Of `<stem>.json`, `processed.jsonl` and `session.json`; raised when a key changes its meaning or goes away."""
 
@@ -81,15 +84,22 @@ def write_micrograph(
     paths = {kind: directory / f"{movie.stem}{SUFFIXES[kind]}" for kind in SUFFIXES}
     _make_room(directory, [paths["motion"], *(path for kind, path in paths.items() if kind not in kinds)])
 
-    for kind, picture in pictures.items():
-        images.write_mrc(
-            paths[kind],
-            picture.image,
-            pixel_size_angstrom=picture.pixel_size_angstrom,
-            float16=picture.float16,
-        )
-    if "thumbnail" in kinds:
-        atomic.write_bytes(paths["thumbnail"], _thumbnail(result, movie))
+    # These in any order; what says that a movie is complete comes after them.
+    with ThreadPoolExecutor(WRITERS, "komad-files") as writers:
+        written = [
+            writers.submit(
+                images.write_mrc,
+                paths[kind],
+                picture.image,
+                pixel_size_angstrom=picture.pixel_size_angstrom,
+                float16=picture.float16,
+            )
+            for kind, picture in pictures.items()
+        ]
+        if "thumbnail" in kinds:
+            written.append(writers.submit(_write_thumbnail, paths["thumbnail"], result, movie))
+    for future in written:
+        future.result()
     processing = Processing.model_validate(dict(movie.processing))
     motion_star = star.dumps(movie_tables(movie, result.motion, outliers_yx, processing=processing))
     sizes = {
@@ -184,16 +194,17 @@ def motion_lengths_px(motion: MotionModel, movie: Movie) -> dict[str, float]:
     return {"total": path_length_px(motion.shifts_px), "early": early, "late": late}
 
 
-def _thumbnail(result: MicrographResult, movie: Movie) -> bytes:
+def _write_thumbnail(path: Path, result: MicrographResult, movie: Movie) -> None:
     micrograph = result.sum_unweighted if result.sum_dose_weighted is None else result.sum_dose_weighted
     pixel_size = movie.acquisition.pixel_size_angstrom or result.pixel_size_angstrom
     lengths = {name: px * pixel_size for name, px in motion_lengths_px(result.motion, movie).items()}
-    return thumbnail_png(
+    png = thumbnail_png(
         micrograph,
         pixel_size_angstrom=result.pixel_size_angstrom,
         displacement_angstrom=result.motion.displacement_px * pixel_size,
         caption=f"motion {lengths['total']:.1f} Å, early {lengths['early']:.1f} Å",
     )
+    atomic.write_bytes(path, png)
 
 
 def _bound(movie: Movie) -> dict[str, object]:
