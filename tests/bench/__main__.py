@@ -8,13 +8,15 @@ import tempfile
 from pathlib import Path
 
 from komad.simulate import MovieSpec
-from tests.bench import folder, single
+from tests.bench import archive, folder, queue, single, status
+
+PARTS = ["archive", "queue", "status", "single", "folder"]
 
 
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["single", "folder"], help="single, folder")
+    parser.add_argument("parts", nargs="*", default=PARTS, help=", ".join(PARTS))
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
@@ -26,6 +28,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="komad-bench-") as temporary:
         place = arguments.keep or Path(temporary)
         print(f"{os.cpu_count()} cores")
+        for part in (archive, queue, status):
+            if part.__name__.rsplit(".", 1)[-1] in arguments.parts:
+                part.main()
         if "single" in arguments.parts:
             single.main(place, spec, arguments.repeats)
         if "folder" in arguments.parts:

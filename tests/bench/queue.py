@@ -1,6 +1,5 @@
-"""How fast the queue is with 50,000 movies: `python -m tests.bench.queue [N_MOVIES]`."""
+"""How fast the queue is with 50,000 movies."""
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -84,13 +83,8 @@ def run(n_movies: int) -> dict[str, tuple[float, float]]:
         }
 
 
-def main() -> None:
+def main(n_movies: int = 50_000) -> None:
     """Print the figures."""
-    n_movies = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
     print(f"{n_movies} movies; median and largest of {N_REPEATS}, ms")
     for name, (median, largest) in run(n_movies).items():
         print(f"{name:32s} {median:8.2f} {largest:8.2f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""How long `komad status` takes with 50,000 movies: `python -m tests.bench.status [N_MOVIES]`."""
+"""How long `komad status` takes with 50,000 movies."""
 
 import statistics
 import subprocess
@@ -57,13 +57,8 @@ def _queries_s(state: Path) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
+def main(n_movies: int = 50_000) -> None:
     """Print the figures."""
-    n_movies = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
     print(f"{n_movies} movies; median of {N_REPEATS}")
     for name, seconds in run(n_movies).items():
         print(f"{name:16s} {seconds:6.3f} s")
-
-
-if __name__ == "__main__":
-    main()
