@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from komad.cli.locate import ConfigOption, config_path
 
 
@@ -12,7 +14,12 @@ def run(config: ConfigOption = None) -> None:
 
     Example: komad run --config /etc/komad/komad.toml
     """
-    from komad import app
     from komad.config import load_settings
 
-    app.run(load_settings(config_path(config)))
+    settings = load_settings(config_path(config))
+    # Before anything of numba is imported; the workers inherit it. The service's user may have no other place.
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(settings.state_directory / "numba-cache"))
+
+    from komad import app
+
+    app.run(settings)

@@ -8,16 +8,17 @@ Source: TIFF 6.0, section 13 (codes of 9 to 12 bits, highest bit first, the widt
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from komad.compiler import compiled
 
 CLEAR = 256
 END = 257
 TABLE_SIZE = 4096
 
 
-@numba.njit(nogil=True, inline="always")
+@compiled(inline=True)
 def _copy(out: npt.NDArray[np.uint8], start: int, end: int, length: int) -> None:
     """Copy `length` bytes from `start` to `end`, where the first may reach into what is written."""
     if end - start < 8 or end + length + 8 > out.size:
@@ -33,7 +34,7 @@ def _copy(out: npt.NDArray[np.uint8], start: int, end: int, length: int) -> None
         out[b + 4], out[b + 5], out[b + 6], out[b + 7] = second
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def decode(data: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> int:
     """Fill `out` from `data`; gives the number of bytes written, fewer than `out` holds where the data end or break.
 

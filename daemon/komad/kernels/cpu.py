@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from komad.arrays import Array, thread_pool
+from komad.compiler import compiled
 from komad.kernels.plan import N_DONORS, SUB_PIXEL_STEPS, TAPS, TILE, Outliers, lanczos_weights
 
 FloatArray = npt.NDArray[np.float32]
 
 # Contraction and reordering let LLVM vectorise the sums; NaN and infinity keep their meaning.
-_jit = nb.njit(nogil=True, cache=True, boundscheck=False, fastmath={"contract", "reassoc", "nsz", "arcp"})
+_jit = compiled(fastmath=("contract", "reassoc", "nsz", "arcp"))
 
 _WEIGHTS = lanczos_weights()
 _BAND_ROWS = 64

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from komad.compiler import compiled
 from komad.simulate.spec import MovieSpec
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -95,7 +95,7 @@ def count(
         _invert(rng.random(expected[rows].shape), expected[rows], max_count, out[rows])
 
 
-@numba.njit(nogil=True, cache=True)  # Generator.poisson keeps the interpreter lock
+@compiled()  # Generator.poisson keeps the interpreter lock
 def _invert(uniform: FloatArray, expected: FloatArray, max_count: int, out: npt.NDArray[Any]) -> None:
     """Poisson counts by inversion: the smallest n whose cumulative probability reaches the uniform number."""
     for y in range(out.shape[0]):

@@ -204,7 +204,8 @@ class Supervisor:
             "KOMAD_THREADS": threads,
             "NUMBA_NUM_THREADS": threads,
             "OMP_NUM_THREADS": threads,
-            "NUMBA_CACHE_DIR": str(self._settings.state_directory / "numba-cache"),
+            "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR")
+            or str(self._settings.state_directory / "numba-cache"),
         }
 
     def _check_disk(self) -> None:

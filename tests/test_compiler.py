@@ -1,0 +1,41 @@
+"""Compiled loops where nothing may be kept on disk."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from komad import compiler
+
+SCRIPT = """
+import numpy as np
+from komad import kernels
+print(kernels.sum_frames(np.ones((2, 8, 8), np.uint8))[0][0, 0])
+"""
+
+
+def test_loops_compile_without_a_place_to_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no writable folder anywhere the compiled code goes into a private one, not to an error."""
+    monkeypatch.setattr(compiler, "_is_writable", lambda _: False)
+    monkeypatch.setattr(compiler.config, "CACHE_DIR", "")
+    double = compiler.compiled()(lambda x: 2 * x)
+    assert double(21) == 42
+    assert "komad-numba-" in compiler.config.CACHE_DIR
+
+
+def test_a_named_cache_is_used(tmp_path: Path) -> None:
+    """NUMBA_CACHE_DIR decides where compiled code is kept."""
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "2", done.stderr
+    assert list((tmp_path / "cache").rglob("*.nbi"))
+
+
+def test_read_only_folders_are_recognised(tmp_path: Path) -> None:
+    """A folder that cannot be made, or is a file, is no place."""
+    (tmp_path / "file").write_text("")
+    assert compiler._is_writable(tmp_path / "new")
+    assert not compiler._is_writable(tmp_path / "file" / "below")
