@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,6 +110,24 @@ def test_reading_changes_nothing_and_makes_nothing(store: Store, tmp_path: Path)
     with pytest.raises(StoreError, match="no komad database"):
         read_overview(empty, now=datetime.now(UTC))
     assert not empty.exists()
+
+
+def test_a_user_who_may_only_read(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the daemon stopped there is no shared memory, and such a user cannot make it: the file alone is read."""
+    connect = sqlite3.connect
+
+    def without_permission(address: str, **options: Any) -> sqlite3.Connection:
+        if "immutable" not in address:
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+        return connect(address, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", without_permission)
+    with pytest.raises(StoreError, match="readonly"):  # the daemon writes: its log is part of the database
+        read_overview(tmp_path, now=datetime.now(UTC))
+    monkeypatch.undo()
+    store.close()
+    monkeypatch.setattr(sqlite3, "connect", without_permission)
+    assert read_overview(tmp_path, now=datetime.now(UTC)).n_movies == 4
 
 
 def test_a_foreign_database_is_an_error(tmp_path: Path) -> None:

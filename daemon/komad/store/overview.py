@@ -141,17 +141,39 @@ def open_read_only(state_directory: Path) -> Iterator[sqlite3.Connection]:
             "if the daemon runs with another configuration, name it with --config"
         )
     try:
-        uri = f"{path.resolve().as_uri()}?mode=ro"
-        with closing(
-            sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-        ) as connection:
-            connection.execute("BEGIN")
+        with closing(_connected(path)) as connection:
             yield connection
     except sqlite3.Error as error:
         raise StoreError(
             f"cannot read the database {path}: {error}; it belongs to another version of komad, is damaged, "
             "or this user may not read it"
         ) from error
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """Connect and begin to read.
+
+    Write-ahead logging needs shared memory beside the database, which a user who may only read cannot make. While the
+    daemon runs it is there; when it does not, the file alone is whole and nobody changes it.
+    """
+    try:
+        return _begun(path, "mode=ro")
+    except sqlite3.OperationalError:
+        if path.with_name(f"{path.name}-wal").exists():
+            raise
+        return _begun(path, "mode=ro&immutable=1")
+
+
+def _begun(path: Path, options: str) -> sqlite3.Connection:
+    uri = f"{path.resolve().as_uri()}?{options}"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_master")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _job_counts(connection: sqlite3.Connection) -> dict[tuple[str, str], int]:
