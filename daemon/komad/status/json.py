@@ -1,19 +1,4 @@
-"""The status as JSON for scripts: stable keys, documented here.
-
-`schema_version` is raised when a key changes its meaning or goes away; new keys may appear at any time. Times are UTC
-in ISO 8601, ages and spans in seconds (`_s`), sizes in bytes, rates in movies per hour; null means not known.
-
-- `taken_at`, `running` (some worker beats), `paused` (why no job is claimed, or null)
-- `last_movie`: `stem`, `age_s`
-- `counts`: `found`, `archived`, `corrected`, `failed`, `held`, `backlog`
-- `rates`: `found_last_hour`, `corrected_last_hour` (numbers of movies), `found_per_hour`, `corrected_per_hour` (from
-  the last ten minutes); `clears_in_s`: null while the backlog does not shrink
-- `workers`: `worker_id`, `device`, `pid`, `activity`, `beat_age_s`, `alive`
-- `disks`: `paths`, `free_bytes`, `bytes_per_hour`, `hours_left`
-- `folders`: `path`, `reachable`
-- `held`: `kind`, `held_by`, `reason`, `n_jobs`
-- `errors`, the newest first: `age_s`, `stem`, `kind`, `state` (of the job then), `code`, `message`
-"""
+"""The status as JSON for scripts. The keys are stable; docs/operation.md lists them."""
 
 from __future__ import annotations
 
