@@ -267,6 +267,16 @@ def test_names_that_are_not_text(bench: Bench, incoming: Path) -> None:
     bench.watcher.status()[0].error.encode()
 
 
+def test_what_cannot_be_looked_at_is_logged_once(bench: Bench, incoming: Path) -> None:
+    """A problem below a watched folder is told when it appears, not in every sweep."""
+    (incoming / os.fsdecode(b"caf\xe9.mrc")).write_bytes(COMPLETE)
+    with structlog.testing.capture_logs() as lines:
+        bench.sweep(4)
+    (warning,) = [line for line in lines if line["log_level"] == "warning"]
+    assert warning["folder"] == str(incoming)
+    assert "rename it" in warning["error"]
+
+
 def test_many_errors_make_a_short_status(bench: Bench, incoming: Path) -> None:
     """Of many errors three are named, and their number."""
     for i in range(10):

@@ -176,10 +176,13 @@ class Watcher:
             if self._stopping.is_set():
                 break
             self._consider(index, path, seen)
+        error = _summary(found.errors)
+        if error and root not in found.errors and error != self._status[index].error:
+            logger.warning("part of a watched folder cannot be looked at", folder=root, error=error)
         self._status[index] = FolderStatus(
             directory=self._folders[index].directory,
             reachable=root not in found.errors,
-            error=_summary(found.errors),
+            error=error,
             waiting=sum(not file.reported for file in waiting.values()),
             unreadable=sum(file.reported for file in waiting.values()),
         )
