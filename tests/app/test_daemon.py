@@ -40,7 +40,15 @@ def test_movies_in_micrographs_out(run_daemon: Run, config: Path) -> None:
     assert (output / "corrected_micrographs.star").is_file()
     lines = [json.loads(line) for line in (config.parent / "komad.log").read_text().splitlines()]
     one = next(line for line in lines if line["event"] == "corrected" and line["movie"] == "m0")
-    assert {"movie_id", "job_id", "timings_s", "motion_total_angstrom", "code", "worker"} <= one.keys()
+    assert {
+        "movie_id",
+        "job_id",
+        "timings_s",
+        "motion_total_angstrom",
+        "warnings",
+        "code",
+        "worker",
+    } <= one.keys()
     assert any(line["event"] == "failed" and line["code"] == "movie_unreadable" for line in lines)
 
     index = output / "processed.jsonl"

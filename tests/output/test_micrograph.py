@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import mrcfile
 import numpy as np
 import pytest
 
+from komad.config import Output
 from komad.errors import OutputError
 from komad.formats import atomic
 from komad.formats.star import read_star
-from tests.output.conftest import RESULT, Write
+from komad.output.micrograph import write_micrograph
+from tests.output.conftest import MOVIE, OUTLIERS, RESULT, Write
 
 ALL = {"", "_noDW", "_EVN", "_ODD", "_PS"}
 
@@ -123,6 +126,14 @@ def test_json_holds_everything(write: Write, tmp_path: Path) -> None:
     assert document["output_bytes"] == sum(document["file_sizes_bytes"].values())
 
 
+def test_sources_that_disagree_are_a_warning(write: Write) -> None:
+    """What a person should know of the parameters stands with the other warnings, where it is seen."""
+    note = "configuration says 1.66 and is used, but a.xml says 0.83"
+    acquisition = replace(MOVIE.acquisition, notes={"pixel_size_angstrom": note})
+    summary = write(movie={"acquisition": acquisition})
+    assert summary["warnings"] == ["the gain is old", f"pixel_size_angstrom: {note}"]
+
+
 def test_summary_is_plain_and_states_the_motion(write: Write) -> None:
     """Path lengths in px and Å: sqrt(1+4) + sqrt(.25+1) + .5; early is the first 3.2 frames, one of them skipped."""
     summary = write()
@@ -157,20 +168,12 @@ def test_motion_star(write: Write, tmp_path: Path) -> None:
 
 def test_a_gain_that_is_turned_is_not_named_in_the_star(write: Write, tmp_path: Path) -> None:
     """RELION would use the file as it lies."""
-    from dataclasses import replace
-
-    from tests.output.conftest import MOVIE
-
     write(movie={"references": replace(MOVIE.references, gain_rot=1)})
     assert "rlnMicrographGainName" not in read_star(tmp_path / "FoilHole_1.star")["general"].columns
 
 
 def test_a_directory_that_cannot_be_made_is_named(write: Write, tmp_path: Path) -> None:
     """A file where the directory should be: an error that says which and what to do."""
-    from komad.config import Output
-    from komad.output.micrograph import write_micrograph
-    from tests.output.conftest import MOVIE, OUTLIERS
-
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(OutputError, match="check that it is mounted"):

@@ -180,7 +180,7 @@ def summarise(
         "n_outliers": result.n_outliers,
         "mean_e_per_px_frame": _finite(result.mean_e_per_px_frame),
         "timings_s": {stage: round(seconds, 4) for stage, seconds in result.timings_s.items()},
-        "warnings": list(result.warnings),
+        "warnings": [*result.warnings, *(f"{name}: {note}" for name, note in acquisition.notes.items())],
     }
 
 

@@ -356,5 +356,6 @@ def _log_done(what: str, job: Job, movie: Movie, summary: dict[str, Any]) -> Non
         timings_s=summary["timings_s"],
         n_outliers=summary["n_outliers"],
         **facts,
+        warnings=summary.get("warnings", []),
         code="",
     )
