@@ -15,7 +15,8 @@ from komad.config import Output
 from komad.errors import OutputError
 from komad.formats import atomic
 from komad.formats.star import read_star
-from komad.output.micrograph import write_micrograph
+from komad.model.stems import OUTPUT_SUFFIXES
+from komad.output.micrograph import SUFFIXES, write_micrograph
 from tests.output.conftest import MOVIE, OUTLIERS, RESULT, Write
 
 ALL = {"", "_noDW", "_EVN", "_ODD", "_PS"}
@@ -25,6 +26,13 @@ def mrc(path: Path) -> tuple[np.ndarray, float]:
     """Picture and pixel size."""
     with mrcfile.open(path) as file:
         return np.array(file.data), float(file.voxel_size.x)
+
+
+def test_names_that_clash_are_those_that_are_written() -> None:
+    """The rule that keeps movies apart knows every picture that is written beside the micrograph."""
+    assert {suffix for suffix in SUFFIXES.values() if suffix.startswith("_")} == {
+        f"{suffix}.mrc" for suffix in OUTPUT_SUFFIXES
+    }
 
 
 def test_names_and_pictures(write: Write, tmp_path: Path) -> None:

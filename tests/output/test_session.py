@@ -129,6 +129,15 @@ def test_free_stem_belongs_to_one_movie(tmp_path: Path) -> None:
     assert index.free_stem("new", Path("/other/new.mrc")) == "new"
 
 
+def test_free_stem_spares_the_files_of_others(tmp_path: Path) -> None:
+    """A movie named like another one's spectrum or half sum gets a number, whichever was first."""
+    SessionIndex(tmp_path).publish([summary(1, stem="a"), summary(2, stem="b_EVN")])
+    index = SessionIndex(tmp_path)
+    assert index.free_stem("a_PS", Path("/data/a_PS.mrc")) == "a_PS-2"
+    assert index.free_stem("b", Path("/data/b.mrc")) == "b-2"
+    assert index.free_stem("a_XX", Path("/data/a_XX.mrc")) == "a_XX"
+
+
 def test_star_is_rewritten_every_few_seconds_only(tmp_path: Path) -> None:
     """The first movie shows at once, the next after the interval or at the flush; the line is always there."""
     clock = Clock()

@@ -13,6 +13,7 @@ from typing import Any
 from komad import __version__
 from komad.errors import DiskFullError, OutputError
 from komad.formats import atomic, star
+from komad.model.stems import clashing_stems
 from komad.output.micrograph import SCHEMA_VERSION
 from komad.output.relion import MicrographRow, Optics, session_tables
 
@@ -64,9 +65,9 @@ class SessionIndex:
         return max((sequence for sequence, _ in self._published), default=0)
 
     def free_stem(self, stem: str, movie: Path) -> str:
-        """`stem`, or `stem-2` and so on when another movie has it; a movie that is done again keeps its own."""
+        """`stem`, or `stem-2` and so on when another movie is in its way; a movie that is done again keeps its own."""
         name, number = stem, 1
-        while self._movies.get(name, str(movie)) != str(movie):
+        while any(self._movies.get(other, str(movie)) != str(movie) for other in clashing_stems(name)):
             number += 1
             name = f"{stem}-{number}"
         return name

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, insert, or_, select, update
 from komad.config import AcquisitionSettings, Processing
 from komad.errors import KomadError, ParameterError, StoreError
 from komad.model import Acquisition, Candidate, JobEvent, JobKind, JobState, Movie
+from komad.model.stems import clashing_stems
 from komad.store import changes
 from komad.store.database import Database
 from komad.store.rows import HeldBy, acquisition_from, acquisition_values, movie_from, movie_values, now
@@ -20,9 +21,6 @@ from komad.store.tables import IS_HELD, jobs, movies, supplied
 
 Missing = Callable[[Acquisition, Processing], str]
 """(acquisition, processing) -> '' or the sentence that says which parameters are missing."""
-
-OUTPUT_SUFFIXES = ("_noDW", "_EVN", "_ODD", "_PS")
-"""Endings of output names: a movie called `a_PS` beside a movie `a` would write over its files."""
 
 
 class Movies(Database):
@@ -239,9 +237,8 @@ def _unique_stem(connection: Connection, stem: str) -> str:
 
 def _is_taken(connection: Connection, name: str) -> bool:
     """Whether a movie has this stem, or outputs that would have the same name."""
-    clashes = [name, *(name + suffix for suffix in OUTPUT_SUFFIXES)]
-    clashes += [name.removesuffix(suffix) for suffix in OUTPUT_SUFFIXES if name.endswith(suffix)]
-    return connection.execute(select(movies.c.movie_id).where(movies.c.stem.in_(clashes))).first() is not None
+    taken = select(movies.c.movie_id).where(movies.c.stem.in_(clashing_stems(name)))
+    return connection.execute(taken).first() is not None
 
 
 def _set_acquisition(connection: Connection, movie_id: int, acquisition: Acquisition, missing: str) -> None:
