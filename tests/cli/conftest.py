@@ -82,7 +82,7 @@ def store(config: Path) -> Iterator[Store]:
         for name in "ab":
             store.add_movie(movie(name), held={JobKind.CORRECT: "pixel size and dose per frame unknown"})
         for name in "ab":
-            job = store.claim("w", kind=JobKind.ARCHIVE)
+            job = store.claim("w")
             assert job is not None
             job = store.begin(job)
             if name == "a":

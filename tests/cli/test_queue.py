@@ -87,7 +87,7 @@ def test_retry_needs_to_know_what(komad: Komad, config: Path, store: Store) -> N
 def test_retry_again_makes_done_jobs_again(komad: Komad, config: Path, store: Store) -> None:
     """With --again a finished correct job is queued."""
     komad("supply", "--pixel-size", "0.83", "--dose-per-frame", "1.2", "-c", config)
-    job = store.claim("w", kind=JobKind.CORRECT)
+    job = store.claim("w")
     assert job is not None
     store.finish(store.begin(job), {}, 1.0)
     assert "nothing to retry" in komad("retry", "a", "-c", config).out

@@ -35,9 +35,10 @@ def movie(name: str) -> Movie:
 
 
 def claimed(store: Store, kind: JobKind) -> Job:
-    """The next job of a kind, begun by worker w."""
-    job = store.claim("w", kind=kind)
+    """The next job, which must be of this kind, begun by worker w."""
+    job = store.claim("w")
     assert job is not None
+    assert job.kind is kind
     return store.begin(job)
 
 
@@ -49,9 +50,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
         for name in "abc":
             store.add_movie(movie(name))
         store.add_movie(movie("d"), held={JobKind.CORRECT: "the pixel size is unknown"})
-        for _ in "ab":
-            store.finish(claimed(store, JobKind.ARCHIVE), {"archive_bytes": 70}, 1.0)
+        store.finish(claimed(store, JobKind.ARCHIVE), {"archive_bytes": 70}, 1.0)
         store.finish(claimed(store, JobKind.CORRECT), {"output_bytes": 300}, 2.5)
+        store.finish(claimed(store, JobKind.ARCHIVE), {"archive_bytes": 70}, 1.0)
         store.fail(claimed(store, JobKind.CORRECT), MovieError("no picture"), 3)
         store.fail(claimed(store, JobKind.ARCHIVE), MovieTruncatedError("short"), 3)
         store.beat("w", "archive c")

@@ -23,9 +23,9 @@ MakeMovie = Callable[..., Movie]
 LOST = WorkerLostError("worker w is gone")
 
 
-def claim(store: Store, **wanted: object) -> Job:
+def claim(store: Store, worker_id: str = "w") -> Job:
     """Claim a job that must be there."""
-    job = store.claim("w", **wanted)  # type: ignore[arg-type]
+    job = store.claim(worker_id)
     assert job is not None
     return job
 
@@ -68,7 +68,10 @@ def test_finish_goes_on_with_the_same_movie(store: Store, make_movie: MakeMovie)
     store.finish(store.begin(claim(store)), {}, 1.0)
     second = store.add_movie(make_movie("/data/b.mrc"))
     assert second is not None
-    job = store.finish(store.begin(claim(store, kind=JobKind.ARCHIVE)), {}, 1.0, go_on=True)
+    older = claim(store, "other")
+    archive = store.begin(claim(store))
+    store.give_back(older)
+    job = store.finish(archive, {}, 1.0, go_on=True)
     assert job is not None
     assert (job.movie_id, job.kind, job.state, job.worker_id) == (2, JobKind.CORRECT, JobState.RUNNING, "w")
 
@@ -78,24 +81,21 @@ def test_finish_does_not_go_on_with_a_suspect(store: Store, make_movie: MakeMovi
     archived(store, make_movie())
     store.return_jobs("w", LOST, 3)
     store.retry(store.jobs_of(1)[JobKind.ARCHIVE].job_id)
-    archive = store.begin(claim(store, kind=JobKind.ARCHIVE))
+    archive = store.begin(claim(store))
     assert store.finish(archive, {}, 1.0, go_on=True) is None
     assert store.jobs_of(1)[JobKind.CORRECT].state is JobState.QUEUED
 
 
-def test_claims_are_oldest_first_and_selective(store: Store, make_movie: MakeMovie) -> None:
-    """The oldest job comes first; a movie, a kind and freshness narrow the choice."""
+def test_claims_are_oldest_first(store: Store, make_movie: MakeMovie) -> None:
+    """The oldest job comes first, one that is tried again in its old place; a job that is held never comes."""
     for name in "abc":
         store.add_movie(make_movie(f"/data/{name}.mrc"))
-    assert store.claim("w", kind=JobKind.CORRECT) is None
-    assert claim(store, movie_id=2).movie_id == 2
-    first = store.begin(claim(store))
-    assert first.movie_id == 1
+    first, second = store.begin(claim(store)), claim(store)
+    assert (first.movie_id, second.movie_id) == (1, 2)
     store.fail(first, ArchiveError("checksum"), 3)
     no_delay(store)
-    assert claim(store, fresh_only=True).movie_id == 3
-    assert store.claim("w", fresh_only=True) is None
-    assert claim(store).movie_id == 1
+    assert [claim(store).movie_id, claim(store).movie_id] == [1, 3]
+    assert store.claim("w") is None
 
 
 def test_retry_after_an_error_waits(store: Store, make_movie: MakeMovie) -> None:
@@ -239,8 +239,8 @@ def test_give_back_is_not_blamed(store: Store, make_movie: MakeMovie) -> None:
     store.add_movie(make_movie())
     store.give_back(claim(store))
     store.give_back(store.begin(claim(store)), DeviceError("cuda:0 fell off the bus"))
-    job = claim(store, fresh_only=True)
-    assert job.attempt == 0
+    job = claim(store)
+    assert (job.attempt, job.alone) == (0, False)
     assert store.history(job.job_id)[-2].error_code == "device"
 
 
@@ -277,6 +277,8 @@ def test_stack_sums(store: Store, make_movie: MakeMovie) -> None:
     """A stack sum comes with the archive; only the newest are kept, and the names of the others are handed back."""
     for name in "abc":
         store.add_movie(make_movie(f"/data/{name}.mrc"))
+    archives = [store.begin(claim(store)) for _ in "abc"]
+    for name, archive in zip("abc", archives, strict=True):
         row = StackSumRow(
             file=f"{name}.npz",
             n_frames=8,
@@ -287,7 +289,7 @@ def test_stack_sums(store: Store, make_movie: MakeMovie) -> None:
             n_outliers=3,
             frame_means=b"12345678",
         )
-        store.finish(store.begin(claim(store, kind=JobKind.ARCHIVE)), {}, 1.0, stack_sum=row)
+        store.finish(archive, {}, 1.0, stack_sum=row)
     assert store.stack_sum(3) == row
     assert sorted(store.drop_stack_sums(keep=1)) == ["a.npz", "b.npz"]
     assert store.stack_sum(1) is None

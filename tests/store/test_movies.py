@@ -175,24 +175,6 @@ def test_unreadable_file_that_stays_so(store: Store) -> None:
     assert store.to_describe() == []
 
 
-def test_find_movies(store: Store, make_movie: MakeMovie) -> None:
-    """A number, a stem or a path finds that movie; anything else what contains it, wildcards being plain text."""
-    for name in ("hole_1", "hole_11", "hole%2"):
-        store.add_movie(make_movie(f"/data/{name}.mrc"))
-    found = {
-        text: [movie.movie_id for movie in store.find_movies(text)]
-        for text in ("2", "hole_1", "/data/hole_11.mrc", "hole", "e%", "nothing")
-    }
-    assert found == {
-        "2": [2],
-        "hole_1": [1],
-        "/data/hole_11.mrc": [2],
-        "hole": [1, 2, 3],
-        "e%": [3],
-        "nothing": [],
-    }
-
-
 def test_unknown_movie(store: Store) -> None:
     """A number that is not there is named."""
     with pytest.raises(StoreError, match="no movie number 17"):

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from komad.config import Settings
 from komad.model import JobKind, JobState
 from komad.store import Store
+from komad.store.listing import list_jobs
 from komad.work import supervisor as supervisor_module
 from komad.work.supervisor import Supervisor
 from tests.work.conftest import MakeMovie, wait_until
@@ -46,11 +47,9 @@ def start(
 
 def states(store: Store) -> dict[str, tuple[str, str]]:
     """Stem -> states of archive and correct job."""
-    found = {}
-    for movie in store.find_movies(".mrc"):
-        jobs = store.jobs_of(movie.movie_id)
-        found[movie.stem] = (jobs[JobKind.ARCHIVE].state.value, jobs[JobKind.CORRECT].state.value)
-    return found
+    jobs = {(job.stem, job.kind): job.state for job in list_jobs(store.state_directory)}
+    stems = dict.fromkeys(stem for stem, _ in reversed(jobs))
+    return {stem: (jobs[stem, JobKind.ARCHIVE], jobs[stem, JobKind.CORRECT]) for stem in stems}
 
 
 def all_ended(store: Store) -> bool:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from komad.store.changes import WAITING_FOR_ARCHIVE
     from komad.store.movies import Missing
-    from komad.store.rows import FinishedMovie, HeldBy, HistoryEntry, StackSumRow, WorkerRow
+    from komad.store.rows import FinishedMovie, HeldBy, StackSumRow, WorkerRow
     from komad.store.store import Store
 
 __all__ = [
     "WAITING_FOR_ARCHIVE",
     "FinishedMovie",
     "HeldBy",
-    "HistoryEntry",
     "Missing",
     "StackSumRow",
     "Store",

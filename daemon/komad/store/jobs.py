@@ -12,40 +12,18 @@ from komad.errors import KomadError, TransitionError, WorkerLostError
 from komad.model import Job, JobEvent, JobKind, JobState, RetryDecision, after_failure
 from komad.store import changes, stack_sums
 from komad.store.database import Database
-from komad.store.rows import HeldBy, HistoryEntry, StackSumRow, job_from, now
+from komad.store.listing import Event
+from komad.store.rows import HeldBy, StackSumRow, job_from, now
 from komad.store.tables import IS_HELD, IS_QUEUED, IS_RUNNING, job_events, jobs, meta, movies
 
 
 class Jobs(Database):
     """What happens to jobs. A worker acts on a job it claimed; if it lost it meanwhile, WorkerLostError is raised."""
 
-    def claim(
-        self,
-        worker_id: str,
-        *,
-        movie_id: int | None = None,
-        kind: JobKind | None = None,
-        fresh_only: bool = False,
-    ) -> Job | None:
-        """Take the oldest queued job, None when there is none or claims are paused.
-
-        Parameters
-        ----------
-        worker_id
-            Who takes it.
-        movie_id, kind
-            Only a job of this movie, of this kind.
-        fresh_only
-            Only one that was never tried and never in a lost worker.
-        """
+    def claim(self, worker_id: str) -> Job | None:
+        """Take the oldest queued job, None when there is none or claims are paused."""
         moment = now()
-        wanted = [IS_QUEUED, jobs.c.not_before <= moment]
-        if movie_id is not None:
-            wanted.append(jobs.c.movie_id == movie_id)
-        if kind is not None:
-            wanted.append(jobs.c.kind == kind)
-        if fresh_only:
-            wanted += [jobs.c.attempt == 0, jobs.c.suspect.is_(False)]
+        wanted = (IS_QUEUED, jobs.c.not_before <= moment)
         oldest = select(jobs.c.job_id).where(*wanted).order_by(jobs.c.job_id).limit(1).scalar_subquery()
         paused = select(meta.c.key).where(meta.c.key == "pause").exists()
         statement = (
@@ -190,12 +168,12 @@ class Jobs(Database):
         with self.read() as connection:
             return {kind: job_from(row) for kind, row in changes.rows_of_movie(connection, movie_id).items()}
 
-    def history(self, job_id: int) -> list[HistoryEntry]:
+    def history(self, job_id: int) -> list[Event]:
         """Every change of a job, oldest first."""
-        columns = [job_events.c[name] for name in HistoryEntry.__dataclass_fields__]
+        columns = [job_events.c[name] for name in Event.__dataclass_fields__]
         statement = select(*columns).where(job_events.c.job_id == job_id).order_by(job_events.c.event_id)
         with self.read() as connection:
-            return [HistoryEntry(**row) for row in connection.execute(statement).mappings()]
+            return [Event(**row) for row in connection.execute(statement).mappings()]
 
     def pause(self, reason: str) -> None:
         """Let no job be claimed until `resume`; jobs that run go on."""

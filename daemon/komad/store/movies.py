@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from komad.config import AcquisitionSettings, Processing
 from komad.errors import KomadError, ParameterError, StoreError
@@ -107,22 +107,6 @@ class Movies(Database):
         """
         with self.read() as connection:
             return _movie(connection, movie_id)
-
-    def find_movies(self, text: str, *, limit: int = 100) -> list[Movie]:
-        """Movies whose number, stem or path is `text`; if there is none, whose path contains it. Oldest first."""
-        exact = or_(movies.c.stem == text, movies.c.path == text)
-        if text.isdecimal():
-            exact = or_(exact, movies.c.movie_id == int(text))
-        described = (
-            select(movies).where(movies.c.header.is_not(None)).order_by(movies.c.movie_id).limit(limit)
-        )
-        with self.read() as connection:
-            rows = connection.execute(described.where(exact)).all()
-            if not rows:
-                rows = connection.execute(
-                    described.where(movies.c.path.contains(text, autoescape=True))
-                ).all()
-        return [movie_from(row) for row in rows]
 
     def supply(self, values: Mapping[str, Any], *, movie_id: int | None, missing: Missing) -> int:
         """Store values of the acquisition that a person knows, and let movies that waited for them go on.

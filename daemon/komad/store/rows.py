@@ -86,19 +86,6 @@ class FinishedMovie:
     """What the worker handed to `finish`."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HistoryEntry:
-    """One change in the life of a job."""
-
-    at: str
-    event: str
-    state: str
-    attempt: int
-    worker_id: str
-    error_code: str
-    detail: str
-
-
 def movie_values(movie: Movie) -> dict[str, Any]:
     """Columns of `movies`, without `movie_id`, `stem` and `missing`."""
     return {
