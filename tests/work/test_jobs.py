@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from komad import __version__
 from komad.config import Archive, Settings
 from komad.errors import ArchiveError, MovieChangedError, MovieMissingError, OutputError
 from komad.errors import ReferenceFileError as WrongReferenceError
 from komad.formats.images import write_mrc
+from komad.formats.mrc import CODECS
 from komad.formats.mrcz import read_metadata
 from komad.model import StackSum
 from komad.work import stack_sums
@@ -33,6 +35,37 @@ def test_archive_holds_the_counts(make_movie: MakeMovie, tmp_path: Path) -> None
     assert metadata["references"]["gain"] is None
     assert metadata["processing"]["bin_factor"] == 1.0
     assert result.summary["archive_bytes"] == result.path.stat().st_size
+
+
+def test_archive_names_its_references_by_content(make_movie: MakeMovie, tmp_path: Path) -> None:
+    """The hash of each reference, how the gain was turned, and komad's version stand in the archive."""
+    files = {"gain": tmp_path / "gain.mrc", "dark": tmp_path / "dark.mrc", "defects": tmp_path / "boxes.txt"}
+    for kind in ("gain", "dark"):
+        write_mrc(files[kind], np.full(SHAPE[1:], len(kind) / 4, np.float32), pixel_size_angstrom=1.5)
+    files["defects"].write_text("3 4 2 1\n")
+    movie = make_movie("a", gain_rot=2, **files)
+    result = archive_movie(movie, read_source(movie), archive=Archive(), directory=tmp_path / "archive")
+    assert result.path is not None
+    metadata = read_metadata(result.path)
+    for kind, path in files.items():
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert metadata["references"][kind] == {"path": str(path), "sha256": sha256}
+    assert metadata["references"]["gain_rot"] == 2
+    assert metadata["komad_version"] == __version__
+    assert {(4, 3), (4, 4)} <= {tuple(spot) for spot in result.stack_sum.outliers_yx.tolist()}
+
+
+def test_codec_and_level(make_movie: MakeMovie, tmp_path: Path) -> None:
+    """The archive is compressed as `[archive]` says: the mode field tells the codec, the size the effort."""
+    movie = make_movie("a")
+    sizes = []
+    for level in (1, 9):
+        archive = Archive(codec="zlib", level=level)
+        result = archive_movie(movie, read_source(movie), archive=archive, directory=tmp_path)
+        assert result.path is not None
+        assert int.from_bytes(result.path.read_bytes()[12:16], "little") // 1000 == CODECS["zlib"]
+        sizes.append(result.path.stat().st_size)
+    assert sizes[0] > sizes[1]
 
 
 def test_stack_sum(make_movie: MakeMovie, tmp_path: Path) -> None:

@@ -112,7 +112,12 @@ def write_micrograph(
         **summarise(result, movie, files=files, archive_path=archive_path),
         "output_bytes": sum(sizes.values()),
     }
-    details = {**summary, **_bound(movie), "motion": _motion(result.motion, movie), "file_sizes_bytes": sizes}
+    details = {
+        **summary,
+        **bound_values(movie),
+        "motion": _motion(result.motion, movie),
+        "file_sizes_bytes": sizes,
+    }
     atomic.write_text(paths["details"], json.dumps(details, indent=1, allow_nan=False) + "\n")
     atomic.write_text(paths["motion"], motion_star)
     return summary
@@ -207,8 +212,8 @@ def _write_thumbnail(path: Path, result: MicrographResult, movie: Movie) -> None
     atomic.write_bytes(path, png)
 
 
-def _bound(movie: Movie) -> dict[str, object]:
-    """What was bound to the movie when it was found."""
+def bound_values(movie: Movie) -> dict[str, object]:
+    """What was bound to the movie when it was found, plain values; the archive keeps the same."""
     references = movie.references
     return {
         "movie_file": {
@@ -219,7 +224,7 @@ def _bound(movie: Movie) -> dict[str, object]:
             "found_at": movie.found_at,
         },
         "header": asdict(movie.header),
-        "acquisition": {**asdict(movie.acquisition), "sources": dict(movie.acquisition.sources)},
+        "acquisition": asdict(movie.acquisition),
         "references": {
             "gain": _reference(references.gain),
             "gain_rot": references.gain_rot,

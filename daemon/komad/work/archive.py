@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -16,7 +16,8 @@ from komad.config import Archive, Processing
 from komad.errors import ArchiveError, MovieChangedError, MovieError, MovieMissingError, OutputError
 from komad.formats import movies, references
 from komad.formats.mrcz import write_mrcz
-from komad.model import Movie, ReferenceFile, StackSum
+from komad.model import Movie, StackSum
+from komad.output.micrograph import bound_values
 from komad.pipeline import sum_stack
 
 
@@ -169,34 +170,14 @@ def _write(
 
 def archive_metadata(movie: Movie, *, sha256: str) -> dict[str, Any]:
     """Everything that is needed to process the movie again from the archive alone; plain values."""
-    bound = movie.references
+    values = bound_values(movie)
+    file: Any = values.pop("movie_file")
     return {
         "komad_version": __version__,
-        "movie": {
-            "name": movie.path.name,
-            "path": str(movie.path),
-            "size_bytes": movie.size_bytes,
-            "mtime_ns": movie.mtime_ns,
-            "sha256": sha256,
-            "fingerprint_sha256": movie.fingerprint,
-            "found_at": movie.found_at,
-        },
+        "movie": {"name": movie.path.name, **file, "sha256": sha256},
         "stem": movie.stem,
-        "header": asdict(movie.header),
-        "acquisition": asdict(movie.acquisition),
-        "references": {
-            "gain": _reference(bound.gain),
-            "gain_rot": bound.gain_rot,
-            "gain_flip": bound.gain_flip,
-            "dark": _reference(bound.dark),
-            "defects": _reference(bound.defects),
-        },
-        "processing": dict(movie.processing),
+        **values,
     }
-
-
-def _reference(file: ReferenceFile | None) -> dict[str, str] | None:
-    return None if file is None else {"path": str(file.original_path), "sha256": file.sha256}
 
 
 def _sha256(movie: Movie) -> str:
