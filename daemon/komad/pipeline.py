@@ -19,14 +19,13 @@ from komad.errors import MotionError, ParameterError
 from komad.micrograph import correct_frames, power_spectrum
 from komad.micrograph.correct import output_shape
 from komad.model import Acquisition, MicrographResult, MotionModel, StackSum
+from komad.model.motion import EARLY_DOSE
 from komad.motion import estimate_global_shifts
 from komad.motion.spectra import transform
 from komad.optics.exposure import LowRankWeights, dose_weights, factorise, frame_dose, signal_left
 
 FloatArray = npt.NDArray[np.float32]
 
-EARLY_DOSE = 4.0
-"""e/Å². Most of the beam-induced motion happens before."""
 SMALLEST_LENGTH = 128
 """Pixels. Small frames are not binned below this, whatever the alignment pixel size."""
 OUTLIER_FRACTION_WARNING = 0.01

@@ -23,14 +23,10 @@ from komad.config import AcquisitionSettings, Processing
 from komad.errors import ParameterError
 from komad.ingest.reading import Reading
 from komad.model import Acquisition, MovieHeader
+from komad.optics.exposure import VOLTAGE_KV
 
 DISAGREEMENT = 0.02
 """Two sources that differ by more than this fraction are worth a person's look."""
-
-PLAUSIBLE_PIXEL_SIZE_ANGSTROM = (0.05, 50.0)
-
-LOWEST_VOLTAGE_KV, HIGHEST_VOLTAGE_KV = 100.0, 300.0
-"""Dose weighting is defined between these."""
 
 
 def resolve(
@@ -107,7 +103,7 @@ def missing_parameters(acquisition: Acquisition, processing: Processing) -> str:
             f"or run `komad supply {options}`{way_out}{reasons}"
         )
     voltage = acquisition.voltage_kv
-    if processing.dose_weighting and not LOWEST_VOLTAGE_KV <= (voltage or 0.0) <= HIGHEST_VOLTAGE_KV:
+    if processing.dose_weighting and not VOLTAGE_KV[0] <= (voltage or 0.0) <= VOLTAGE_KV[-1]:
         return (
             f"voltage is {voltage:g} kV (from {acquisition.sources.get('voltage_kv', 'an unknown source')}), dose "
             f"weighting is defined from 100 to 300 kV: correct acquisition.voltage_kv of this folder, "
@@ -127,17 +123,14 @@ def _checked(supplied: Mapping[str, object]) -> dict[str, object]:
 
 
 def _from_header(header: MovieHeader) -> tuple[dict[str, float], dict[str, str]]:
-    """Pixel size when the header's is to be believed, else why not."""
+    """Pixel size when the header's is to be believed, else why not; the readers leave out what cannot be one."""
     pixel_size = header.pixel_size_angstrom
-    low, high = PLAUSIBLE_PIXEL_SIZE_ANGSTROM
     if pixel_size is None:
         return {}, {}
     if pixel_size == 1.0:
         return {}, {
             "pixel_size_angstrom": "the header says exactly 1 Å, which programs write when they do not know"
         }
-    if not low <= pixel_size <= high:
-        return {}, {"pixel_size_angstrom": f"the header says {pixel_size:g} Å, which cannot be"}
     return {"pixel_size_angstrom": pixel_size}, {}
 
 

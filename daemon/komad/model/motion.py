@@ -16,7 +16,7 @@ class MotionModel:
     """
 
     shifts_px: npt.NDArray[np.float64]
-    """(n_frames, 2) as (y, x), pixels of the movie as read; frames that were skipped are NaN; mean is not fixed."""
+    """(n_frames, 2) as (y, x), pixels of the movie as read; zero in the first used frame, NaN where skipped."""
     shift_error_px: float
     """Expected RMS error per frame and axis, from the curvature of the likelihood; NaN when it cannot be told."""
     n_iterations: int
@@ -27,6 +27,10 @@ class MotionModel:
     def displacement_px(self) -> npt.NDArray[np.float64]:
         """(n_frames, 2) as (y, x): what the specimen did."""
         return -self.shifts_px
+
+
+EARLY_DOSE = 4.0
+"""e/Å². Most of the beam-induced motion happens before; RELION splits its accumulated motion here."""
 
 
 def path_length_px(shifts_px: npt.NDArray[np.float64]) -> float:
@@ -40,14 +44,13 @@ def early_late_px(
     *,
     dose_per_frame: float | None,
     pre_exposure: float,
-    split_dose: float = 4.0,
 ) -> tuple[float, float]:
-    """Path length before and after an exposure of `split_dose` (e/Å²), as RELION splits it.
+    """Path length before and after an exposure of EARLY_DOSE, as RELION splits it.
 
     Early is the path between frames whose exposure ends by then. Without a dose the whole path counts as late.
     """
     if not dose_per_frame:
         return 0.0, path_length_px(shifts_px)
-    n_early = int(max(0.0, (split_dose - pre_exposure) / dose_per_frame))
+    n_early = int(max(0.0, (EARLY_DOSE - pre_exposure) / dose_per_frame))
     early = path_length_px(shifts_px[:n_early])
     return early, path_length_px(shifts_px) - early

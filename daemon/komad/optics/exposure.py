@@ -77,8 +77,6 @@ class LowRankWeights:
     """(n,) rising, in the unit that was given."""
     radial: npt.NDArray[np.float64]
     """(rank, n)."""
-    max_error: float
-    """Largest absolute difference to the exact weights on the sampled frequencies."""
 
 
 def factorise(weights: FloatArray, frequency: FloatArray, *, rank: int = 6) -> LowRankWeights:
@@ -96,5 +94,4 @@ def factorise(weights: FloatArray, frequency: FloatArray, *, rank: int = 6) -> L
         frame_coefficients=frames.astype(np.float32),
         frequency=np.asarray(frequency, np.float64),
         radial=radial,
-        max_error=float(np.abs(frames @ radial - weights).max()),
     )

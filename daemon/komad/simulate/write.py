@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import tifffile
 
 from komad.errors import ParameterError
+from komad.formats.mrc import MrcLayout, build_header
 
 Frames = npt.NDArray[np.uint8 | np.uint16]
 MovieFileFormat = Literal["mrc", "mrc-uint16", "mrc-4bit", "tiff-lzw"]
@@ -29,9 +29,6 @@ LARGEST_COUNT: dict[MovieFileFormat, int] = {
     "mrc-4bit": 15,
     "tiff-lzw": 65535,
 }
-
-IMOD_STAMP = 1146047817
-"""At byte 152: the flags at byte 156 mean something. Bit 0 clear says that bytes are unsigned."""
 
 
 def write_movie(
@@ -76,19 +73,22 @@ def write_frames(
 
 
 def mrc_header(shape: tuple[int, ...], mode: int, pixel_size_angstrom: float) -> bytes:
-    """1024 bytes, little endian, for (n_frames, ny, nx); the statistics say "not computed"."""
+    """1024 bytes, little endian, for (n_frames, ny, nx); the statistics say "not computed", as those of cameras do."""
     n_frames, ny, nx = shape
-    cell = [size * pixel_size_angstrom for size in (nx, ny, n_frames)]
-    header = bytearray(1024)
-    struct.pack_into("<10i", header, 0, nx, ny, n_frames, mode, 0, 0, 0, nx, ny, n_frames)
-    struct.pack_into("<6f3i", header, 40, *cell, 90.0, 90.0, 90.0, 1, 2, 3)
-    struct.pack_into("<3f", header, 76, 0.0, -1.0, -2.0)  # minimum above maximum above mean
-    struct.pack_into("<i", header, 108, 20140)  # version of the format
-    struct.pack_into("<ii", header, 152, IMOD_STAMP, 0)
-    struct.pack_into("<4s4Bf", header, 208, b"MAP ", 0x44, 0x44, 0, 0, -1.0)
-    label = b"komad simulated movie"
-    struct.pack_into("<i80s", header, 220, 1, label.ljust(80))
-    return bytes(header)
+    layout = MrcLayout(
+        byte_order="<",
+        mode=mode,
+        codec=0,
+        n_frames=n_frames,
+        ny=ny,
+        nx=nx,
+        is_unsigned=True,
+        extended_bytes=0,
+        has_json=False,
+        pixel_size_angstrom=pixel_size_angstrom,
+    )
+    not_computed = (0.0, -1.0, -2.0)  # minimum above maximum above mean
+    return bytes(build_header(layout, statistics=not_computed, labels=("komad simulated movie",)))
 
 
 def pack_nibbles(frame: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
