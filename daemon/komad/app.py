@@ -71,14 +71,16 @@ def run(settings: Settings) -> int:
     if not settings.watch:
         raise ConfigError("no folder is watched: add a [[watch]] table; `komad config example` prints one")
     with _locked(settings.state_directory):
-        check_references(settings)
+        check_references(settings, reference_directory(settings))
         with Store(settings.state_directory).open() as store:
             Daemon(settings, store).run()
     return 0
 
 
-def check_references(settings: Settings) -> None:
+def check_references(settings: Settings, directory: Path | None) -> None:
     """Bind and read the references of every folder: a gain that is missing stops us now, not at the first movie.
+
+    Private copies are kept in `directory`; None makes none.
 
     Raises
     ------
@@ -86,7 +88,7 @@ def check_references(settings: Settings) -> None:
         One cannot be used.
     """
     for folder in settings.watch:
-        bound = references.bind(folder.references, reference_directory(settings))
+        bound = references.bind(folder.references, directory)
         for file in (bound.gain, bound.dark):
             if file is not None:
                 read_image(file.path)

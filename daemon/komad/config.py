@@ -16,6 +16,7 @@ from komad.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")]
 
 
 class Section(BaseModel):
@@ -153,8 +154,8 @@ class Archive(Section):
 class Workers(Section):
     """Who does the work."""
 
-    devices: tuple[str, ...] = ("cpu",)
-    """One worker process per entry."""
+    devices: Annotated[tuple[Device, ...], Field(min_length=1)] = ("cpu",)
+    """One worker process per entry. This version computes on the CPU only."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Threads of a CPU worker; 0 is the number of cores divided among the CPU workers."""
     read_ahead: bool = True

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 
 from komad.simulate import MovieSpec
+from tests.bench.measure import resident_bytes
 from tests.bench.single import prepare
 
 CONFIG = """
@@ -65,8 +66,7 @@ def main(folder: Path, spec: MovieSpec, *, n_movies: int = 6, interval_s: float 
         for stem, at in renamed.items():
             if stem not in finished and (work / "out" / f"{stem}.star").exists():
                 finished[stem] = time.monotonic() - at
-        members = [family, *family.children(recursive=True)]
-        peak = max(peak, sum(member.memory_info().rss for member in members if member.is_running()))
+        peak = max(peak, resident_bytes(family))
         time.sleep(0.1)
     cpu = sum(sum(member.cpu_times()[:2]) for member in [family, *family.children(recursive=True)])
     daemon.send_signal(signal.SIGTERM)

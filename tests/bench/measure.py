@@ -26,7 +26,8 @@ class Cost:
     output: str
 
 
-def _resident(process: psutil.Process) -> int:
+def resident_bytes(process: psutil.Process) -> int:
+    """Memory of a process and all its children."""
     total = 0
     for member in (process, *process.children(recursive=True)):
         try:
@@ -54,7 +55,7 @@ def run(command: list[str], *, cwd: Path | None = None, env: dict[str, str] | No
         nonlocal peak
         while not done.wait(SAMPLE_S):
             try:
-                peak = max(peak, _resident(psutil.Process(process.pid)))
+                peak = max(peak, resident_bytes(psutil.Process(process.pid)))
             except psutil.Error:
                 return
 

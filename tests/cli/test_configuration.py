@@ -39,7 +39,7 @@ def test_no_configuration_is_exit_code_3(
 CONFIGURATIONS = {
     "nothing": "",
     "everything": 'state_directory = "s"\n[output]\ndirectory = "o"\narchive_directory = "/a"\n'
-    '[[watch]]\ndirectory = "~/c"\n[[watch]]\ndirectory = "d"\n',
+    '[[watch]]\ndirectory = "~/c"\n[[watch]]\ndirectory = "../d"\n',
 }
 
 

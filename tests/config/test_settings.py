@@ -88,6 +88,8 @@ def test_the_environment_wins_and_the_rest_stays(tmp_path: Path, monkeypatch: py
         ('[[watch]]\ndirectory = "a"\n[[watch]]\ndirectory = "a"', "watched twice"),
         ('[log]\nlevel = "loud"', "log.level"),
         ("[watching]\nsweep_interval_s = 0", "watching.sweep_interval_s"),
+        ('[workers]\ndevices = ["gpu"]', "workers.devices.0"),
+        ("[workers]\ndevices = []", "workers.devices"),
     ],
 )
 def test_wrong_values_name_their_place(tmp_path: Path, text: str, place: str) -> None:

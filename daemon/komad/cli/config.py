@@ -24,18 +24,13 @@ def check(
 
     Example: komad config check /etc/komad/komad.toml
     """
+    from komad.app import check_references
     from komad.config import load_settings
-    from komad.formats.images import read_image
-    from komad.ingest import references
     from komad.status.places import look
 
     path = config_path(file)
     settings = load_settings(path)
-    for folder in settings.watch:
-        bound = references.bind(folder.references, None)
-        for reference in (bound.gain, bound.dark):
-            if reference is not None:
-                read_image(reference.path)
+    check_references(settings, None)
     print(f"{path} is right")
     wanted = [("watch", folder.directory) for folder in settings.watch]
     wanted += [("output", settings.output.directory), ("archive", settings.archive_directory)]

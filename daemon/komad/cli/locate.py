@@ -93,7 +93,7 @@ def _places(values: dict[str, Any], base: Path) -> Places:
     output = values.get("output", {})
 
     def at(value: str) -> Path:
-        return base / Path(value).expanduser()
+        return Path(os.path.normpath(base / Path(value).expanduser()))
 
     directory = at(os.environ.get("KOMAD_OUTPUT__DIRECTORY") or output.get("directory", "komad-output"))
     archive = os.environ.get("KOMAD_OUTPUT__ARCHIVE_DIRECTORY") or output.get("archive_directory")
