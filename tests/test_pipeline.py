@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from komad import pipeline
 from komad.config import Processing
 from komad.errors import MotionError, ParameterError
-from komad.model import Acquisition, MicrographResult
+from komad.model import Acquisition, MicrographResult, MotionModel
+from komad.motion import estimate_global_shifts
+from komad.motion.spectra import Spectra
 from komad.pipeline import correct_movie, sum_stack
 from tests.toy import rms_error, toy_movie
 
@@ -107,6 +110,58 @@ def test_hot_pixels_are_found_and_replaced() -> None:
     result = correct(frames, outliers=stack.outliers_yx)
     assert result.sum_unweighted.max() < 100
     assert result.n_outliers == 1
+
+
+def test_thresholds_of_outliers_are_those_of_the_settings() -> None:
+    """A pixel 8 sigma above and one 8 sigma below are found with the default, and not with wider thresholds."""
+    frames = np.random.default_rng(3).poisson(20, (8, 128, 128)).astype(np.uint8)
+    spread = 12.6  # of the sum: root of 160
+    frames[:, 30, 40] = round((160 + 9 * spread) / 8)
+    frames[:, 50, 60] = round((160 - 8 * spread) / 8)
+
+    def found(**settings: float) -> list[list[int]]:
+        processing = Processing(**settings)
+        stack = sum_stack(frames, gain=None, dark=None, defects=None, processing=processing)
+        return stack.outliers_yx.tolist()
+
+    assert found() == [[30, 40], [50, 60]]
+    assert found(hot_sigma=20) == [[50, 60]]
+    assert found(dead_sigma=20) == [[30, 40]]
+
+
+def test_motion_is_measured_at_the_pixel_size_and_up_to_the_shift_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Frames are binned to about the alignment pixel size, and the search is as wide as asked for."""
+    seen: list[tuple[float, float]] = []
+
+    def spy(spectra: Spectra, **given: float) -> MotionModel:
+        seen.append((given["binning"], given["max_shift_angstrom"]))
+        return estimate_global_shifts(spectra, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline, "estimate_global_shifts", spy)
+    movie = toy_movie(n_frames=4)
+    correct(movie.frames)
+    correct(movie.frames, alignment_pixel_size_angstrom=2.0, max_shift_angstrom=50.0)
+    assert seen == [(4, 200.0), (2, 50.0)]
+
+
+def test_no_spectrum_when_none_is_wanted() -> None:
+    """`output.power_spectrum` off: none is computed."""
+    movie = toy_movie(n_frames=4)
+    result = correct_movie(
+        movie.frames,
+        gain=None,
+        dark=None,
+        outliers_yx=NO_OUTLIERS,
+        acquisition=ACQUISITION,
+        processing=Processing(),
+        even_odd=False,
+        power_spectrum_wanted=False,
+    )
+    assert result.power_spectrum is None
+    assert result.sum_even is None
+    assert "power_spectrum" not in result.timings_s
 
 
 def test_binning_halves_the_picture_and_doubles_the_pixel() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+import komad
 from komad.config import Settings, WatchFolder, load_settings
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -79,6 +81,15 @@ def test_the_file_loads_with_everything_switched_on(tmp_path: Path) -> None:
     """The examples of options without a default are valid values."""
     (tmp_path / "komad.toml").write_text(UNCOMMENTED, encoding="utf-8")
     assert load_settings(tmp_path / "komad.toml").watch[0].acquisition.voltage_kv == 300.0
+
+
+def test_every_option_is_read_by_the_program() -> None:
+    """No option is documented and then never looked at."""
+    package = Path(komad.__file__).parent
+    sources = [path for path in package.rglob("*.py") if path != package / "config.py"]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sources]
+    read = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {name for name in defaults(Settings) if name.rsplit(".", 1)[-1] not in read} == set()
 
 
 def test_every_option_is_explained() -> None:

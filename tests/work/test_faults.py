@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -161,9 +160,12 @@ def test_stop_at_once(start: Start, store: Store, make_movie: MakeMovie) -> None
     supervisor.drain()
     supervisor.tick(starting=False)
     assert supervisor.n_alive == 1
-    time.sleep(0.3)  # two signals at once would count as one
-    supervisor.drain()
-    wait_until(lambda: supervisor.n_alive == 0, tick=lambda: supervisor.tick(starting=False), limit_s=10)
+
+    def insist() -> None:  # two signals that come at once count as one
+        supervisor.drain()
+        supervisor.tick(starting=False)
+
+    wait_until(lambda: supervisor.n_alive == 0, tick=insist, limit_s=30)
     correct = store.jobs_of(1)[JobKind.CORRECT]
     assert (correct.state, correct.attempt, correct.suspect) == (JobState.QUEUED, 0, False)
 
