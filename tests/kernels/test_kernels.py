@@ -71,6 +71,18 @@ def test_reduce_replaces_outliers() -> None:
     np.testing.assert_array_equal(binned, 80)
 
 
+@pytest.mark.parametrize("factor", [1, 4])
+def test_reduce_replaces_what_is_no_number(factor: int) -> None:
+    """A pixel that is not a number, because of the gain or of the frames, does not reach the binned frames."""
+    frames = np.full((2, 64, 64), 5, np.float32)
+    frames[1, 20, 21] = np.inf
+    gain, zeros = np.ones((64, 64), np.float32), np.zeros((64, 64), np.float32)
+    gain[10, 10] = np.nan
+    outliers = kernels.plan_outliers(np.array([[10, 10], [20, 21]], np.int32), (64, 64))
+    binned = kernels.reduce(frames, gain, zeros, outliers, factor=factor)
+    np.testing.assert_array_equal(binned, 5 * factor**2)
+
+
 def test_correct_without_shift_is_the_weighted_sum() -> None:
     """With no shift each running sum is the sum over frames of coefficient times corrected frame."""
     frames, (gain, offset) = movie((4, 70, 300)), references((70, 300))

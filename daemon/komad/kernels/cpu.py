@@ -102,18 +102,22 @@ def _reduce_band(
 ) -> None:
     n_frames, nx = frames.shape[0], binned.shape[2]
     line = np.empty(nx * factor, np.float32)
+    before = np.empty(nx * factor, np.float32)
     for yb in range(y0, y1):
         # Frames inside, rows outside: the gain of these rows stays in the cache.
         for t in range(n_frames):
             line[:] = 0
             for y in range(yb * factor, (yb + 1) * factor):
+                # An outlier's own value may be no number, so it is put back and not subtracted.
+                for j in range(row_start[y], row_start[y + 1]):
+                    if column[j] < nx * factor:
+                        before[column[j]] = line[column[j]]
                 for x in range(nx * factor):
                     line[x] += np.float32(frames[t, y, x]) * gain[y, x] + offset[y, x]
                 for j in range(row_start[y], row_start[y + 1]):
                     x = column[j]
                     if x < nx * factor:
-                        own = np.float32(frames[t, y, x]) * gain[y, x] + offset[y, x]
-                        line[x] += _donor_value(frames, gain, offset, donors, j, t) - own
+                        line[x] = before[x] + _donor_value(frames, gain, offset, donors, j, t)
             for xb in range(nx):
                 value = np.float32(0)
                 for k in range(factor):
