@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -224,6 +226,17 @@ def test_donors_are_good_and_near() -> None:
     assert not bad.ravel()[plan.donors].any()
     y, x = np.divmod(plan.donors, 64)
     assert np.hypot(y - cluster[:, :1], x - cluster[:, 1:]).max() < 10
+
+
+def test_donors_of_a_huge_cluster_are_found_in_time() -> None:
+    """Half of a picture is bad, or all but one corner: every pixel still gets good donors, and soon."""
+    shape = (1024, 512)
+    for rows in (512, 1020):
+        cluster = np.argwhere(np.indices(shape)[0] < rows).astype(np.int32)
+        started = perf_counter()
+        plan = kernels.plan_outliers(cluster, shape)
+        assert perf_counter() - started < 30
+        assert plan.donors.min() >= rows * shape[1]
 
 
 def test_a_picture_with_no_good_pixel_keeps_its_values() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy.ndimage
 
 TILE = (32, 128)
 """(y, x) pixels that are shifted alike; sized so that a tile of all running sums stays in the L2 cache."""
@@ -16,7 +17,7 @@ SUB_PIXEL_STEPS = 256
 N_DONORS = 8
 """Good neighbours remembered per outlier; which one gives its value changes from frame to frame."""
 SEARCH_RADIUS = 3
-"""Donors are looked for within this many pixels, farther away only for large clusters."""
+"""Donors are looked for within this many pixels; inside large clusters, of the nearest good pixel."""
 
 
 def lanczos_weights() -> npt.NDArray[np.float32]:
@@ -45,22 +46,23 @@ def plan_outliers(
 ) -> Outliers:
     """Sort outliers by row and find good pixels around each.
 
-    The nearest good pixels within SEARCH_RADIUS are taken; where a cluster leaves none, the radius grows. Values are
-    drawn from them instead of averaged, because a constant or a mean would leave a static, too smooth spot that
-    alignment and denoising can see.
+    The nearest good pixels within SEARCH_RADIUS are taken; where a cluster leaves none, those around the good pixel
+    nearest to it. Values are drawn from them instead of averaged, because a constant or a mean would leave a static,
+    too smooth spot that alignment and denoising can see.
     """
     ny, nx = shape
     order = np.lexsort((outliers_yx[:, 1], outliers_yx[:, 0]))
     y, x = outliers_yx[order].T.astype(np.int32) if len(order) else np.zeros((2, 0), np.int32)
     bad = np.zeros(shape, bool)
     bad[y, x] = True
-    donors = np.full((len(y), N_DONORS), -1, np.int32)
-    missing = np.arange(len(y))
-    radius = SEARCH_RADIUS
-    while len(missing) and radius < max(ny, nx):
-        donors[missing] = _nearest_good(bad, y[missing], x[missing], radius)
-        missing = missing[donors[missing, 0] < 0]
-        radius *= 2
+    donors = _nearest_good(bad, y, x, SEARCH_RADIUS)
+    inner = np.flatnonzero(donors[:, 0] < 0)
+    if len(inner) and not bad.all():
+        near_y, near_x = scipy.ndimage.distance_transform_edt(
+            bad, return_distances=False, return_indices=True
+        )
+        at = y[inner], x[inner]
+        donors[inner] = _nearest_good(bad, near_y[at], near_x[at], SEARCH_RADIUS)
     # A pixel with fewer neighbours than N_DONORS repeats them; a picture with no good pixel keeps its own values.
     own = y.astype(np.int32) * nx + x
     first = np.where(donors[:, 0] < 0, own, donors[:, 0])
