@@ -77,3 +77,19 @@ def test_defects_and_impossible_gains_are_outliers() -> None:
 def test_an_empty_exposure_has_no_outliers() -> None:
     """Beam off: all pixels zero, nothing to replace."""
     assert outliers(np.zeros(SHAPE, np.int64)) == set()
+
+
+def test_values_that_are_no_counts_have_few_outliers() -> None:
+    """A signed movie whose sum is negative everywhere: the planted pixels are found and nothing else."""
+    total = np.random.default_rng(5).normal(-80, 40, SHAPE)
+    total[7, 9], total[20, 30] = 900, -900
+    assert outliers(total) == {(7, 9), (20, 30)}
+
+
+def test_single_electrons_are_no_outliers() -> None:
+    """In a nearly empty exposure most pixels are zero; a hot pixel still stands out, single electrons do not."""
+    total = np.random.default_rng(6).poisson(0.1, SHAPE)
+    total[50, 60] = 30
+    found = outliers(total)
+    assert (50, 60) in found
+    assert len(found) < 5

@@ -11,6 +11,8 @@ from komad.detector.calibration import Calibration
 
 SAMPLE_STRIDE = 7
 """Every 7th pixel is enough to know the distribution, and does not fall in step with rows of any camera."""
+NEGATIVE_FRACTION = 0.01
+"""More negative pixels than these, and the values are no counts."""
 
 
 def find_outliers(
@@ -26,7 +28,8 @@ def find_outliers(
 
     The unaligned sum is used because outliers stay in place and add up while the specimen moves. Counts are made
     Gaussian first with Anscombe's transform 2 (x + 3/8)^(1/2), so that dead pixels are found in weak movies too;
-    the centre and the width are read from median and quartiles, which outliers cannot pull.
+    the centre and the width are read from median and quartiles, which outliers cannot pull. Values that are no counts,
+    because a part of them is negative (signed cameras, dark subtracted), are taken as Gaussian already.
 
     Returns
     -------
@@ -35,15 +38,22 @@ def find_outliers(
     corrected = total.astype(np.float32)
     corrected *= calibration.gain
     corrected += np.float32(n_frames) * calibration.offset
-    sample = _stabilised(corrected.ravel()[::SAMPLE_STRIDE])
+    sample = corrected.ravel()[::SAMPLE_STRIDE]
     sample = sample[np.isfinite(sample)]
-    low, centre, high = np.quantile(sample, [0.25, 0.5, 0.75]) if len(sample) else (0, 0, 0)
-    sigma = max((high - low) / 1.349, 1e-6)
-    # The thresholds are carried back, which is cheaper than to transform every pixel. Written so that a value that
-    # is not a number counts as bad.
-    good = corrected < _counts(centre + hot_sigma * sigma)
-    if centre - dead_sigma * sigma > _stabilised(np.zeros(1))[0]:
-        good &= corrected > _counts(centre - dead_sigma * sigma)
+    if not len(sample):
+        sample = np.zeros(1, np.float32)
+    are_counts = np.quantile(sample, NEGATIVE_FRACTION) >= 0
+    if are_counts:
+        sample = _stabilised(sample)
+    low, centre, high = np.quantile(sample, [0.25, 0.5, 0.75])
+    # In a nearly empty exposure both quartiles are the same count.
+    sigma = max((high - low) / 1.349 or float(np.std(sample)), 1e-6)
+    dead, hot = centre - dead_sigma * sigma, centre + hot_sigma * sigma
+    if are_counts:
+        # Carried back, which is cheaper than to transform every pixel; no count lies below what zero becomes.
+        dead, hot = _counts(dead) if dead > _stabilised(np.zeros(1))[0] else -np.inf, _counts(hot)
+    # Written so that a value that is not a number counts as bad.
+    good = (corrected < np.float32(hot)) & (corrected > np.float32(dead))
     good &= calibration.gain > 0
     if defects is not None:
         good &= ~defects
@@ -55,6 +65,6 @@ def _stabilised(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return 2 * np.sqrt(np.maximum(counts, 0) + 0.375)
 
 
-def _counts(stabilised: float) -> np.float32:
+def _counts(stabilised: float) -> float:
     """Counts whose Anscombe transform is `stabilised`."""
-    return np.float32((stabilised / 2) ** 2 - 0.375)
+    return float((stabilised / 2) ** 2 - 0.375)
