@@ -186,3 +186,26 @@ def test_signed_and_floating_movies_have_a_float_sum() -> None:
     stack = sum_stack(frames, gain=None, dark=None, defects=None, processing=Processing())
     assert stack.total.dtype == np.float32
     np.testing.assert_allclose(stack.total, frames.sum(axis=0), rtol=1e-5)
+
+
+def test_a_pixel_that_is_no_number_reaches_no_picture() -> None:
+    """NaN in one frame and in the gain cost two pixels, not the movie."""
+    movie = toy_movie(seed=16, n_frames=8, contrast=0.2)
+    frames, gain = movie.frames.astype(np.float32), np.ones((512, 512), np.float32)
+    frames[3, 100, 200], gain[40, 50] = np.nan, np.inf
+    stack = sum_stack(frames, gain=gain, dark=None, defects=None, processing=Processing())
+    result = correct(frames, gain=gain, outliers=stack.outliers_yx)
+    assert result.n_outliers == 2
+    assert rms_error(result.motion.shifts_px, movie.shifts_px) < 0.1
+    for picture in (result.sum_unweighted, result.sum_dose_weighted, result.sum_even, result.power_spectrum):
+        assert picture is not None
+        assert np.isfinite(picture).all()
+
+
+@pytest.mark.parametrize("width", [512, 640, 720])
+def test_the_pixel_size_is_that_of_the_movie_to_the_last_digit(width: int) -> None:
+    """Movies of different widths share an optics group: nothing is lost in rounding."""
+    frames = np.random.default_rng(3).poisson(2, (2, 256, width)).astype(np.uint8)
+    acquisition = Acquisition(pixel_size_angstrom=0.83, voltage_kv=300, dose_per_frame=1.2)
+    assert correct(frames, acquisition=acquisition).pixel_size_angstrom == 0.83
+    assert correct(frames, acquisition=acquisition, bin_factor=2).pixel_size_angstrom == 1.66

@@ -139,7 +139,7 @@ def correct_movie(
         sum_odd=sums.odd,
         power_spectrum=spectrum,
         power_spectrum_pixel_size_angstrom=spectrum_pixel,
-        pixel_size_angstrom=pixel_size * shape[1] / output_shape(shape, processing.bin_factor)[1],
+        pixel_size_angstrom=pixel_size * (shape[1] / output_shape(shape, processing.bin_factor)[1]),
         motion=motion,
         n_outliers=len(outliers_yx),
         mean_e_per_px_frame=mean,
