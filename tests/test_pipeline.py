@@ -202,6 +202,15 @@ def test_a_pixel_that_is_no_number_reaches_no_picture() -> None:
         assert np.isfinite(picture).all()
 
 
+def test_a_specimen_at_rest_is_not_called_empty_ice_alone() -> None:
+    """Without motion to measure the warning leaves open whether there is no specimen or no motion."""
+    expected = 1.2 * (1 + toy_movie(n_frames=1, contrast=0.2).specimen)
+    frames = np.random.default_rng(2).poisson(np.clip(expected, 0, None), (8, *expected.shape))
+    result = correct(frames.astype(np.uint8))
+    assert not result.motion.supported
+    assert "at rest" in result.warnings[0]
+
+
 @pytest.mark.parametrize("width", [512, 640, 720])
 def test_the_pixel_size_is_that_of_the_movie_to_the_last_digit(width: int) -> None:
     """Movies of different widths share an optics group: nothing is lost in rounding."""

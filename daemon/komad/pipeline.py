@@ -239,6 +239,6 @@ def _warnings(n_outliers: int, shape: tuple[int, int], motion: MotionModel, n_us
         warnings.append("only one frame: no motion can be measured")
     elif not motion.supported:
         warnings.append(
-            "too little signal to measure motion (empty ice?): the frames were added as they came"
+            "no motion stands out from the noise (empty ice, or a specimen at rest): the frames were added as they came"
         )
     return tuple(warnings)

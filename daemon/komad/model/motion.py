@@ -21,7 +21,7 @@ class MotionModel:
     """Expected RMS error per frame and axis, from the curvature of the likelihood; NaN when it cannot be told."""
     n_iterations: int
     supported: bool
-    """Whether the movie holds enough signal to measure its motion; if not, all shifts are zero."""
+    """Whether the motion stands out from the noise; if not (no signal, or no motion), all shifts are zero."""
 
     @property
     def displacement_px(self) -> npt.NDArray[np.float64]:
