@@ -19,7 +19,7 @@ from komad.errors import MotionError, ParameterError
 from komad.micrograph import correct_frames, power_spectrum
 from komad.micrograph.correct import output_shape
 from komad.model import Acquisition, MicrographResult, MotionModel, StackSum
-from komad.model.motion import EARLY_DOSE
+from komad.model.motion import early_frames
 from komad.motion import estimate_global_shifts
 from komad.motion.spectra import transform
 from komad.optics.exposure import LowRankWeights, dose_weights, factorise, frame_dose, signal_left
@@ -202,7 +202,7 @@ def _motion(
         binning=factor,
         pixel_size_angstrom=pixel_size,
         max_shift_angstrom=processing.max_shift_angstrom,
-        n_early=int(EARLY_DOSE / dose) - first if dose else 0,
+        n_early=early_frames(dose, acquisition.pre_exposure) - first if dose else 0,
     )
     shifts = np.full((len(used), 2), np.nan)
     shifts[used] = measured.shifts_px

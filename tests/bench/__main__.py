@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from komad.simulate import MovieSpec
-from tests.bench import archive, folder, queue, single, status
+from tests.bench import accuracy, archive, folder, queue, single, status
 
-PARTS = ["archive", "queue", "status", "single", "folder"]
+PARTS = ["archive", "queue", "status", "single", "folder", "accuracy"]
 
 
 def main() -> None:
@@ -35,6 +35,8 @@ def main() -> None:
             single.main(place, spec, arguments.repeats)
         if "folder" in arguments.parts:
             folder.main(place, spec)
+        if "accuracy" in arguments.parts:
+            accuracy.main(arguments.seeds)
 
 
 if __name__ == "__main__":

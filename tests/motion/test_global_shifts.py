@@ -99,7 +99,8 @@ def test_empty_ice_is_left_alone(seed: int) -> None:
     """Where there is no specimen, noise is not mistaken for motion."""
     noise = np.random.default_rng(seed).poisson(1.2, (12, 512, 512)).astype(np.uint8)
     motion = measure(replace(toy_movie(n_frames=1), frames=noise))
-    assert np.abs(motion.shifts_px).max() < 4
+    assert not motion.supported
+    assert not motion.shifts_px.any()
 
 
 def test_path_length_and_its_early_part() -> None:
@@ -107,4 +108,5 @@ def test_path_length_and_its_early_part() -> None:
     shifts = np.array([[np.nan, np.nan], [0, 0], [3, 4], [3, 4], [3, 10]], float)
     assert path_length_px(shifts) == 11
     assert early_late_px(shifts, dose_per_frame=1.0, pre_exposure=0) == (5, 6)
+    assert early_late_px(shifts, dose_per_frame=1.0, pre_exposure=3.0) == (0, 11)
     assert early_late_px(shifts, dose_per_frame=None, pre_exposure=0) == (0, 11)

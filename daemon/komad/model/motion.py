@@ -51,6 +51,10 @@ def early_late_px(
     """
     if not dose_per_frame:
         return 0.0, path_length_px(shifts_px)
-    n_early = int(max(0.0, (EARLY_DOSE - pre_exposure) / dose_per_frame))
-    early = path_length_px(shifts_px[:n_early])
+    early = path_length_px(shifts_px[: early_frames(dose_per_frame, pre_exposure)])
     return early, path_length_px(shifts_px) - early
+
+
+def early_frames(dose_per_frame: float, pre_exposure: float) -> int:
+    """Number of frames that end by an exposure of EARLY_DOSE."""
+    return int(max(0.0, (EARLY_DOSE - pre_exposure) / dose_per_frame))

@@ -293,7 +293,7 @@ def _bend_variance(
 
     A smooth movie gets a stiff prior, a jumpy one a weak prior; both are read from the movie.
     """
-    expected = np.square(bend @ shifts).mean(axis=1) + np.einsum("ij,jk,ik->i", bend, covariance, bend)
+    expected = np.square(bend @ shifts).mean(axis=1) + ((bend @ covariance) * bend).sum(axis=1)
     variance = np.empty(len(bend))
     for group in (early, ~early):
         if group.any():
