@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4096)
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=4, help="movies per case of `accuracy`")
     parser.add_argument(
         "--keep", type=Path, help="folder for the simulated movie, used again by the next run"
     )
