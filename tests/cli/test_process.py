@@ -143,6 +143,21 @@ def test_two_movies_of_one_name_do_not_collide(komad: Komad, camera: Path, tmp_p
     assert len((out / "processed.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize(("name", "other"), [("x.mrc", "y.mrc"), ("x.mrcz", "y.mrcz"), ("x.tif", "x.mrc")])
+def test_results_never_replace_a_movie(
+    komad: Komad, camera: Path, tmp_path: Path, name: str, other: str
+) -> None:
+    """Results beside the movies: `x.mrc` would become its own sum. It is refused, nothing is lost."""
+    content = (camera / "movie_0001.mrc").read_bytes()
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / other).write_bytes(content)
+    outcome = komad("process", tmp_path / name, tmp_path / other, "-o", tmp_path, *OPTICS)
+    assert outcome.code == 1
+    assert "would replace a file that you gave; choose another folder with --output" in outcome.out
+    assert (tmp_path / name).read_bytes() == content
+    assert (tmp_path / other).read_bytes() == content
+
+
 def test_a_value_out_of_range_is_a_usage_error(komad: Komad, camera: Path, tmp_path: Path) -> None:
     """With the name of the value."""
     outcome = komad(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from komad.config import Archive, Output, Processing, WatchFolder
 from komad.errors import MovieMissingError, ParameterError
 from komad.ingest import describe, missing_parameters
 from komad.model import Candidate, Movie
+from komad.output.micrograph import SUFFIXES
 from komad.output.session import SessionIndex
 from komad.work.archive import archive_movie, read_source
 from komad.work.correct import make_micrographs, write_results
@@ -29,6 +31,8 @@ class OneOff:
     processing: Processing
     output: Output
     archive: Archive
+    movies: tuple[Path, ...] = ()
+    """All movies of the command: no result may take the place of one."""
 
 
 def describe_movie(path: Path, settings: OneOff, index: SessionIndex) -> Movie:
@@ -39,7 +43,7 @@ def describe_movie(path: Path, settings: OneOff, index: SessionIndex) -> Movie:
     MovieError, ReferenceFileError
         The movie or a reference cannot be read.
     ParameterError
-        Pixel size or voltage is unknown, or a value is out of range.
+        Pixel size or voltage is unknown, a value is out of range, or a result would replace a movie.
     """
     path = path.resolve()
     try:
@@ -52,7 +56,27 @@ def describe_movie(path: Path, settings: OneOff, index: SessionIndex) -> Movie:
     if movie.acquisition.dose_per_frame is None:
         processing = processing.model_copy(update={"dose_weighting": False})
     _check_parameters(movie, processing)
-    return replace(movie, stem=index.free_stem(movie.stem, movie.path), processing=processing.model_dump())
+    stem = index.free_stem(movie.stem, movie.path)
+    _check_places(stem, movie, settings)
+    return replace(movie, stem=stem, processing=processing.model_dump())
+
+
+def _check_places(stem: str, movie: Movie, settings: OneOff) -> None:
+    """Refuse results that would replace a movie or a reference, as `x.mrc` does with `-o` on its own folder."""
+    references = settings.folder.references
+    given = {
+        Path(os.path.realpath(path))
+        for path in (*settings.movies, movie.path, references.gain, references.dark, references.defects)
+        if path is not None
+    }
+    suffixes = [*SUFFIXES.values(), *([".mrcz"] if settings.archive.enabled else [])]
+    for suffix in suffixes:
+        result = Path(os.path.realpath(settings.output.directory / f"{stem}{suffix}"))
+        if result in given:
+            raise ParameterError(
+                f"{movie.path}: the result {result} would replace a file that you gave; "
+                "choose another folder with --output"
+            )
 
 
 def _check_parameters(movie: Movie, processing: Processing) -> None:

@@ -86,6 +86,7 @@ def process(
         "optics_group": optics_group,
     }
     settings = _settings(
+        movies,
         acquisition={name: value for name, value in acquisition.items() if value is not None},
         references={
             "gain": gain,
@@ -108,7 +109,7 @@ def process(
         raise typer.Exit(exits.MOVIES_FAILED)
 
 
-def _settings(**tables: dict[str, Any]) -> OneOff:
+def _settings(movies: list[Path], **tables: dict[str, Any]) -> OneOff:
     """Check the values as those of a configuration file are."""
     from pydantic import ValidationError
 
@@ -128,6 +129,7 @@ def _settings(**tables: dict[str, Any]) -> OneOff:
             processing=Processing.model_validate(tables["processing"]),
             output=Output.model_validate(tables["output"]),
             archive=Archive.model_validate(tables["archive"]),
+            movies=tuple(movies),
         )
     except ValidationError as error:
         problems = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
