@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,18 @@ def test_a_bad_movie_does_not_stop_the_others(komad: Komad, camera: Path, tmp_pa
     assert "1 of 3 movies done" in outcome.out
     assert (out / "movie_0002.star").exists()
     assert not (out / "bad.star").exists()
+
+
+def test_a_movie_without_permission_does_not_stop_the_others(
+    komad: Komad, camera: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arguments are not looked at beforehand; a superuser may read everything, so permission is denied by hand."""
+    closed, may = tmp_path / "closed.mrc", os.access
+    closed.touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed and may(path, mode))
+    outcome = komad("process", closed, camera / "movie_0002.mrc", "-o", tmp_path / "out", *OPTICS)
+    assert outcome.code == 1
+    assert "1 of 2 movies done" in outcome.out
 
 
 def test_a_missing_gain_stops_everything(komad: Komad, camera: Path, tmp_path: Path) -> None:

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def process(
-    movies: Annotated[list[Path], typer.Argument(help="MRC, MRCZ or TIFF movies.", show_default=False)],
+    movies: Annotated[
+        # Each is tried when its turn comes: one that may not be read must not stop the others.
+        list[Path],
+        typer.Argument(readable=False, help="MRC, MRCZ or TIFF movies.", show_default=False),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything; made when missing.")],
     gain: Annotated[
         Path | None, typer.Option("--gain", help="Gain reference (.mrc, .tif); multiplies.")
