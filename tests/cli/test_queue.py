@@ -59,7 +59,7 @@ def test_show_tells_everything(komad: Komad, config: Path, store: Store) -> None
     document = json.loads(komad("show", "b", "-c", config, "--json").out)
     assert document["stem"] == "b"
     assert [job["kind"] for job in document["jobs"]] == ["archive", "correct"]
-    assert komad("show", "nothing", "-c", config).code == 5
+    assert komad("show", "nothing", "-c", config).code == 2
 
 
 def test_retry_one_movie(komad: Komad, config: Path, store: Store) -> None:

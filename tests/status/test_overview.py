@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from komad.errors import MovieError, MovieTruncatedError, StoreError
+from komad.errors import MovieError, MovieTruncatedError, ParameterError, StoreError
 from komad.model import Acquisition, Job, JobKind, Movie, MovieFormat, MovieHeader, References
 from komad.store import Store
 from komad.store.listing import find_movie, list_jobs
@@ -164,9 +164,9 @@ def test_find_movie_by_name_number_path_or_part(store: Store, tmp_path: Path, te
 
 def test_find_movie_that_is_unknown_or_ambiguous(store: Store, tmp_path: Path) -> None:
     """Each is said, the second with names."""
-    with pytest.raises(StoreError, match="no movie 'zzz'"):
+    with pytest.raises(ParameterError, match="no movie 'zzz'"):
         find_movie(tmp_path, "zzz")
-    with pytest.raises(StoreError, match=r"more than one movie \(a, b, c, d\)"):
+    with pytest.raises(ParameterError, match=r"more than one movie \(a, b, c, d\)"):
         find_movie(tmp_path, "/data/")
 
 

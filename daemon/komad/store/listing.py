@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from komad.errors import StoreError
+from komad.errors import ParameterError
 from komad.store.overview import open_read_only
 
 
@@ -101,8 +101,10 @@ def find_movie(state_directory: Path, text: str) -> MovieRecord:
 
     Raises
     ------
+    ParameterError
+        There is no such movie, or several (the message names some).
     StoreError
-        There is no such movie, or several (the message names some), or no database.
+        There is no database.
     """
     with open_read_only(state_directory) as connection:
         rows = connection.execute(
@@ -117,9 +119,11 @@ def find_movie(state_directory: Path, text: str) -> MovieRecord:
         by_stem = [row for row in rows if row[1] == text]
         if len(rows) > 1 and not by_stem:
             names = ", ".join(stem for _, stem in rows[:5])
-            raise StoreError(f"{text!r} fits more than one movie ({names}{', ...' if len(rows) > 5 else ''})")
+            raise ParameterError(
+                f"{text!r} fits more than one movie ({names}{', ...' if len(rows) > 5 else ''})"
+            )
         if not rows:
-            raise StoreError(f"komad knows no movie {text!r}; `komad jobs` lists them")
+            raise ParameterError(f"komad knows no movie {text!r}; `komad jobs` lists them")
         return _record(connection, (by_stem or rows)[0][0])
 
 
