@@ -124,6 +124,16 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
+def notifier() -> SystemdNotifier | None:
+    """Give what tells systemd how we are, when it wants to know; a message that it has no room for is dropped."""
+    if "NOTIFY_SOCKET" not in os.environ:
+        return None
+    systemd = SystemdNotifier()
+    if systemd.socket is not None:
+        systemd.socket.setblocking(False)
+    return systemd
+
+
 class Intake:
     """Takes finished files into the database, and looks again at those that could not be described or lack values.
 
@@ -258,7 +268,7 @@ class Daemon:
         self._wake = threading.Event()
         self._trouble = ""
         self._status_at = 0.0
-        self._systemd = SystemdNotifier() if "NOTIFY_SOCKET" in os.environ else None
+        self._systemd = notifier()
 
     def run(self) -> None:
         """Start everything, look after it until a signal comes, end everything."""

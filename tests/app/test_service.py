@@ -2,7 +2,9 @@
 
 import configparser
 import shutil
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,25 @@ def test_unit_is_valid() -> None:
     """The unit passes: systemd itself finds nothing wrong with the unit."""
     checked = subprocess.run(["systemd-analyze", "verify", UNIT], capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_a_systemd_that_does_not_listen_holds_nothing_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The kernel keeps few messages; the next one is dropped instead of waited with."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        systemd = app.notifier()
+        assert systemd is not None
+
+        def ping() -> None:
+            for _ in range(10_000):
+                systemd.notify("WATCHDOG=1")
+
+        pinging = threading.Thread(target=ping, daemon=True)
+        pinging.start()
+        pinging.join(10)
+        assert not pinging.is_alive()
+        assert deaf.recv(100) == b"WATCHDOG=1"
+        systemd.socket.close()
