@@ -74,6 +74,17 @@ def test_same_files_as_the_daemon(komad: Komad, camera: Path, tmp_path: Path) ->
     assert details["archive"] == str(out / "movie_0001.mrcz")
 
 
+def test_references_are_named_by_their_whole_path(
+    komad: Komad, camera: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a program reads the STAR later, it finds the gain."""
+    monkeypatch.chdir(camera)
+    komad("process", "movie_0001.mrc", "-o", tmp_path, "--gain", "gain.mrc", *OPTICS, "--no-archive")
+    details = json.loads((tmp_path / "movie_0001.json").read_text())
+    assert details["references"]["gain"]["path"] == str(camera / "gain.mrc")
+    assert f"{camera / 'gain.mrc'}\n" in (tmp_path / "movie_0001.star").read_text()
+
+
 def test_without_dose_it_goes_on_unweighted_and_says_so(komad: Komad, camera: Path, tmp_path: Path) -> None:
     """No `_noDW` then; --no-archive and --no-even-odd leave their files out; frames left out are marked."""
     outcome = komad(

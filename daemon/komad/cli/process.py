@@ -93,11 +93,11 @@ def process(
         movies,
         acquisition={name: value for name, value in acquisition.items() if value is not None},
         references={
-            "gain": gain,
+            "gain": gain and gain.resolve(),  # other programs read of it in the STAR files
             "gain_rot": rot_gain,
             "gain_flip": flip_gain,
-            "dark": dark,
-            "defects": defects,
+            "dark": dark and dark.resolve(),
+            "defects": defects and defects.resolve(),
         },
         processing={
             "bin_factor": bin_factor,

@@ -40,7 +40,7 @@ def bind(settings: ReferenceSettings, directory: Path | None) -> References:
 def _bind(original: Path | None, kind: str, directory: Path | None) -> ReferenceFile | None:
     if original is None:
         return None
-    advice = f"put the file back, or correct references.{kind} in the configuration"
+    advice = f"put the file back, or correct references.{kind} in the configuration (--{kind})"
     try:
         status = original.stat()
         if status.st_size == 0:
