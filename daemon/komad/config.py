@@ -22,7 +22,7 @@ Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")]
 class Section(BaseModel):
     """A table of the configuration: unknown keys are errors, values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class AcquisitionSettings(Section):

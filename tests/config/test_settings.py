@@ -84,6 +84,10 @@ def test_the_environment_wins_and_the_rest_stays(tmp_path: Path, monkeypatch: py
             '[[watch]]\ndirectory = "a"\n[watch.acquisition]\noptics_group = "a b"',
             "watch.0.acquisition.optics_group",
         ),
+        (
+            '[[watch]]\ndirectory = "a"\n[watch.acquisition]\ndose_per_frame = inf',
+            "watch.0.acquisition.dose_per_frame: Input should be a finite number",
+        ),
         ("[[watch]]\nrecursive = true", "watch.0.directory: Field required"),
         ('[[watch]]\ndirectory = "a"\n[[watch]]\ndirectory = "a"', "watched twice"),
         ('[log]\nlevel = "loud"', "log.level"),
