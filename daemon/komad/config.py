@@ -311,11 +311,19 @@ def _refuse_own_results(path: Path, settings: Settings) -> None:
             ("output.archive_directory", settings.archive_directory),
             ("state_directory", settings.state_directory),
         ):
-            if not directory.is_relative_to(folder.directory):
+            below = _below(directory, folder.directory)
+            if below is None:
                 continue
-            below = directory.relative_to(folder.directory).parts
             if not below or (folder.recursive and not any(map(ignored.match, below))):
                 raise ConfigError(
                     f"{path}: {name} ({directory}) lies in the watched folder {folder.directory}, its files would be "
                     f"taken for movies: move it, or add the name of a folder on its way to `ignore`"
                 )
+
+
+def _below(directory: Path, folder: Path) -> tuple[str, ...] | None:
+    """Names on the way from `folder` down to `directory`, as written or with links followed; None outside of it."""
+    for inner, outer in ((directory, folder), (directory.resolve(), folder.resolve())):
+        if inner.is_relative_to(outer):
+            return inner.relative_to(outer).parts
+    return None

@@ -141,6 +141,14 @@ def test_results_inside_a_watched_folder_are_refused(tmp_path: Path, extra: str,
         load_settings(write(tmp_path, f'{extra}\n[[watch]]\ndirectory = "camera"\n'))
 
 
+def test_links_do_not_hide_results_inside_a_watched_folder(tmp_path: Path) -> None:
+    """`komad-output` is a link to the camera's folder: its movies would be replaced by their sums."""
+    (tmp_path / "camera").mkdir()
+    (tmp_path / "komad-output").symlink_to("camera")
+    with pytest.raises(ConfigError, match=r"output\.directory .*watched folder"):
+        load_settings(write(tmp_path, '[[watch]]\ndirectory = "camera"\n'))
+
+
 @pytest.mark.parametrize("way_out", ['ignore = ["Processed"]', "recursive = false"])
 def test_results_in_a_part_that_is_not_watched(tmp_path: Path, way_out: str) -> None:
     """An ignored sub-folder, or one that is not entered, may hold the results."""
