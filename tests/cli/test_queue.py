@@ -113,6 +113,16 @@ def test_supply_for_one_movie(komad: Komad, config: Path, store: Store) -> None:
     assert store.movie(2).acquisition.pixel_size_angstrom == 0.5
 
 
+def test_supply_for_a_movie_that_is_done(komad: Komad, config: Path, store: Store) -> None:
+    """Its micrographs stay as they are until somebody makes them again: that is said."""
+    komad("supply", "--pixel-size", "0.83", "--dose-per-frame", "1.2", "-c", config)
+    job = store.claim("w")
+    assert job is not None
+    store.finish(store.begin(job), {}, 1.0)
+    assert "komad retry --again a" in komad("supply", "--voltage", "200", "-m", "a", "-c", config).out
+    assert "again" not in komad("supply", "--voltage", "200", "-m", "b", "-c", config).out
+
+
 def test_supply_refuses_nothing_and_nonsense(komad: Komad, config: Path, store: Store) -> None:
     """No value, and a value out of range, are usage errors."""
     assert komad("supply", "-c", config).code == 2

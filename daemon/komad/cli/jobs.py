@@ -145,10 +145,17 @@ def supply(
     if not values:
         raise typer.BadParameter("name at least one value, e.g. --pixel-size 0.83")
     directory = _state_directory(config)
-    targets: list[int | None] = [find_movie(directory, name).movie_id for name in movie] if movie else [None]
+    records = [find_movie(directory, name) for name in movie or ()]
+    targets = [record.movie_id for record in records] if movie else [None]
     with Store(directory).open(create=False) as store:
         changed = sum(store.supply(values, movie_id=target, missing=missing_parameters) for target in targets)
     print(f"{changed} movie(s) completed" + ("" if movie else "; movies still to come get these values too"))
+    for record in records:
+        if any(job.kind == Kind.CORRECT and job.state in (State.RUNNING, State.DONE) for job in record.jobs):
+            print(
+                f"{record.stem}: its micrographs are made with the values from before; "
+                f"`komad retry --again {record.stem}` makes them again"
+            )
 
 
 def _state_directory(config: Path | None) -> Path:
