@@ -93,6 +93,7 @@ def test_without_dose_it_goes_on_unweighted_and_says_so(komad: Komad, camera: Pa
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     assert "add --dose-per-frame" in outcome.out
+    assert "early" not in outcome.out
     assert {path.name for path in tmp_path.glob("movie_0001*.mrc*")} == {
         "movie_0001.mrc",
         "movie_0001_PS.mrc",
@@ -105,7 +106,7 @@ def test_unknown_parameters_name_the_options(komad: Komad, camera: Path, tmp_pat
     """No voltage anywhere: the option to add is in the message."""
     outcome = komad("process", camera / "movie_0001.mrc", "-o", tmp_path / "out", "--pixel-size", "1.5")
     assert outcome.code == 1
-    assert "add --voltage" in outcome.out
+    assert "voltage unknown, neither its header nor a sidecar has it; add --voltage" in outcome.out
 
 
 def test_a_bad_movie_does_not_stop_the_others(komad: Komad, camera: Path, tmp_path: Path) -> None:

@@ -80,11 +80,12 @@ def _check_places(stem: str, movie: Movie, settings: OneOff) -> None:
 
 
 def _check_parameters(movie: Movie, processing: Processing) -> None:
-    options = {"pixel_size_angstrom": "--pixel-size", "voltage_kv": "--voltage"}
-    unknown = [option for name, option in options.items() if getattr(movie.acquisition, name) is None]
+    options = {"pixel_size_angstrom": ("pixel size", "--pixel-size"), "voltage_kv": ("voltage", "--voltage")}
+    unknown = [words for name, words in options.items() if getattr(movie.acquisition, name) is None]
     if unknown:
         raise ParameterError(
-            f"{movie.path}: neither its header nor a sidecar says enough about it; add {' and '.join(unknown)}"
+            f"{movie.path}: {' and '.join(name for name, _ in unknown)} unknown, neither its header nor a sidecar "
+            f"has it; add {' and '.join(option for _, option in unknown)}"
         )
     if problem := missing_parameters(movie.acquisition, processing):
         raise ParameterError(f"{movie.path}: {problem}")

@@ -196,8 +196,11 @@ def _say_done(console: Console, summary: dict[str, Any], seconds: float) -> None
     weighted = "" if summary["dose_weighted"] else "  not dose-weighted"
     if summary["dose_per_frame"] is None:
         weighted += " (dose per frame unknown: add --dose-per-frame)"
+        early = ""  # what the first 4 e/Å² are is unknown
+    else:
+        early = f" (early {motion['early']:.1f} Å)"
     console.print(
-        f"{summary['stem']}  motion {motion['total']:.1f} Å (early {motion['early']:.1f} Å)  "
+        f"{summary['stem']}  motion {motion['total']:.1f} Å{early}  "
         f"{summary['n_outliers']} outliers  {seconds:.1f} s{weighted}",
         markup=False,
         soft_wrap=True,
