@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,3 +141,15 @@ def test_starting_the_command_imports_nothing_heavy() -> None:
 def test_version(komad: Komad) -> None:
     """Name and number."""
     assert komad("--version").out.startswith("komad 0.")
+
+
+def test_check_says_where_nothing_can_be_written(
+    komad: Komad, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in the place of the output folder, and a folder without permission; komad may run as another user."""
+    config.with_name("komad-output").touch()
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != config.parent)
+    outcome = komad("config", "check", config)
+    assert outcome.code == 0
+    assert f"; but {config.parent / 'komad-output'} is no folder" in outcome.out
+    assert f"; but this user may not write to {config.parent}" in outcome.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -38,9 +39,18 @@ def check(
         if place.free_bytes is None:
             print(f"  {place.role:8} {place.path}: not there (yet)")
         else:
-            print(f"  {place.role:8} {place.path}: {place.free_bytes / 1e9:.0f} GB free")
+            note = "" if place.role == "watch" else _note_on_writing(place.path)
+            print(f"  {place.role:8} {place.path}: {place.free_bytes / 1e9:.0f} GB free{note}")
     if not settings.watch:
         print("  nothing is watched: add a [[watch]] table")
+
+
+def _note_on_writing(directory: Path) -> str:
+    """Say so when this user cannot make files or the folder there; komad's user may be another one."""
+    there = next(place for place in (directory, *directory.parents) if place.exists())
+    if not there.is_dir():
+        return f"; but {there} is no folder"
+    return "" if os.access(there, os.W_OK | os.X_OK) else f"; but this user may not write to {there}"
 
 
 @app.command()
