@@ -108,8 +108,8 @@ def find_movie(state_directory: Path, text: str) -> MovieRecord:
     """
     with open_read_only(state_directory) as connection:
         rows = connection.execute(
-            "SELECT movie_id, stem FROM movies WHERE stem = ?1 OR path = ?1 OR movie_id = CAST(?2 AS INTEGER)",
-            (text, text if text.isdecimal() else "-1"),
+            "SELECT movie_id, stem FROM movies WHERE stem = ? OR path = ? OR movie_id = CAST(? AS INTEGER)",
+            (text, text, text if text.isdecimal() else "-1"),
         ).fetchall()
         if not rows:
             rows = connection.execute(
