@@ -18,23 +18,23 @@ app = typer.Typer(
     name="komad",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # plain help: tables with frames cut option names at 80 columns
     pretty_exceptions_enable=False,
     help="Preprocessing beside the electron microscope: movies in, corrected micrographs and MRCZ archives out.\n\n"
     "First steps: `komad demo` shows all of it on a simulated session; `komad config example komad.toml` writes a "
     "configuration; `komad run` starts; `komad status --watch` follows it.",
     epilog=exits.table(),
 )
-app.command(name="run")(run.run)
-app.command(name="process")(process.process)
-app.command(name="status")(status.status)
-app.command(name="jobs")(jobs.jobs)
-app.command(name="show")(jobs.show)
-app.command(name="retry")(jobs.retry)
-app.command(name="supply")(jobs.supply)
-app.command(name="simulate")(simulate.simulate)
-app.command(name="demo")(demo.demo)
-app.add_typer(config.app, name="config")
+app.command(name="run", short_help="Watch folders and process every movie that appears.")(run.run)
+app.command(name="process", short_help="Process movies now, without a daemon.")(process.process)
+app.command(name="status", short_help="Show how the session goes.")(status.status)
+app.command(name="jobs", short_help="List jobs, the newest first.")(jobs.jobs)
+app.command(name="show", short_help="Show all that is known about one movie.")(jobs.show)
+app.command(name="retry", short_help="Queue jobs again that failed or were cancelled.")(jobs.retry)
+app.command(name="supply", short_help="Supply parameters that movies wait for.")(jobs.supply)
+app.command(name="simulate", short_help="Simulate movies with exactly known motion.")(simulate.simulate)
+app.command(name="demo", short_help="Run the real daemon on a simulated session.")(demo.demo)
+app.add_typer(config.app, name="config", short_help="Check a configuration, or print an example.")
 
 
 def _print_version(wanted: bool) -> None:
