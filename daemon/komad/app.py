@@ -306,8 +306,11 @@ class Daemon:
             if str(error) != self._trouble:
                 logger.error("trouble, trying again", code=error.code, error=str(error))
             self._trouble = str(error)
-            return
-        self._trouble = ""
+            if not error.retry:
+                return
+            # A full or lost disk is waited for; systemd must not end us meanwhile.
+        else:
+            self._trouble = ""
         sweep_age_s = time.monotonic() - self._watcher.last_sweep
         if (
             sweep_age_s < SWEEP_LIMIT_S + self._settings.watching.sweep_interval_s

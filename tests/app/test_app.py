@@ -9,7 +9,15 @@ from structlog.testing import capture_logs
 
 from komad import app
 from komad.config import Settings
-from komad.errors import AlreadyRunningError, ConfigError, MovieError, MovieMissingError
+from komad.errors import (
+    AlreadyRunningError,
+    ConfigError,
+    DiskFullError,
+    KomadError,
+    MovieError,
+    MovieMissingError,
+    StoreError,
+)
 from komad.errors import ReferenceFileError as WrongReferenceError
 from komad.model import Candidate, JobKind, JobState
 from komad.store import Store
@@ -66,6 +74,30 @@ def test_lock(tmp_path: Path) -> None:
             pass
     with app._locked(tmp_path / "state"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("error", "feeds"), [(DiskFullError("no space"), True), (StoreError("damaged"), False), (None, True)]
+)
+def test_watchdog(
+    settings: Settings,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    error: KomadError | None,
+    feeds: bool,
+) -> None:
+    """A daemon that waits for room is alive; only one that a new start may help is left to systemd's watchdog."""
+    daemon = app.Daemon(settings, store)
+    said: list[str] = []
+    monkeypatch.setattr(daemon, "_notify", said.append)
+
+    def publish() -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(daemon, "_publish", publish)
+    daemon._tick(starting=False)
+    assert ("WATCHDOG=1" in said) is feeds
 
 
 def test_found_movie(intake: app.Intake, settings: Settings, store: Store) -> None:
