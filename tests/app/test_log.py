@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 import structlog
@@ -35,6 +36,21 @@ def test_json_when_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
     assert (found["event"], found["level"], found["movie_id"]) == ("found", "info", 3)
     assert found["timestamp"].endswith("Z")
     assert failed["exception"][0]["exc_value"] == "a bug"
+
+
+def test_nowhere_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log on a full disk, or closed, ends nobody."""
+    for place in ("/dev/full", "/dev/null"):
+        with open(place, "w", buffering=1, encoding="utf-8") as stream:  # noqa: PTH123 - as stderr is opened
+            monkeypatch.setattr("sys.stderr", stream)
+            log.configure(Log())
+            logger = structlog.get_logger()
+            logger.info("found", movie="a")
+            if place == "/dev/null":
+                stream.close()
+            logger.error("trouble")
+            with suppress(OSError):
+                stream.close()
 
 
 def test_text_on_request(capsys: pytest.CaptureFixture[str]) -> None:

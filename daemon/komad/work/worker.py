@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from types import FrameType
@@ -102,5 +103,6 @@ if __name__ == "__main__":
     except KomadError as problem:
         logger.error("worker cannot go on", code=problem.code, error=str(problem))
         status = Exit.BROKEN
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
     os._exit(status)  # a thread may hang in a read of a lost mount; waiting for it would hang too
