@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from komad.config import Queue, Settings
+from komad.store import Store
+from komad.work.exits import Exit
+from komad.work.pipeline import Pipeline
 from komad.work.supervisor import Supervisor
 from komad.work.worker import Worker
 
@@ -29,6 +32,21 @@ def test_no_beat_for_a_job_that_takes_too_long(
     worker = Worker(Settings(queue=Queue(job_timeout_s=900)), store, "w", "cpu")
     assert worker._beat()
     assert seen == [("w", "correcting a")] * beats
+
+
+def test_thread_that_fails_while_it_tells(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker whose thread ended is broken, whatever went wrong on the way: it must not live on and do nothing."""
+    pipeline = Pipeline(settings, store, "w", "cpu")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("komad.work.pipeline.logger", SimpleNamespace(exception=fail))
+    with pytest.raises(OSError, match="no space"):
+        pipeline._guarded(fail)
+    assert pipeline.status() is Exit.BROKEN
 
 
 def test_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:

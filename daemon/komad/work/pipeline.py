@@ -328,18 +328,22 @@ class Pipeline:
     def _guarded(self, work: Callable[[], None]) -> None:
         """Run a thread's loop; when it cannot go on, neither can the process."""
         structlog.contextvars.bind_contextvars(worker=self._worker_id)  # holds for this thread
+        end: Exit | None = Exit.BROKEN  # also when what is done about an error fails itself
         try:
             work()
+            end = None
         except DeviceError as error:
             logger.error("device failed its probe", device=self._device, error=str(error))
             self.abandon(error)
-            self._broken = Exit.BAD_DEVICE
+            end = Exit.BAD_DEVICE
         except WorkerLostError as error:
             logger.error("declared lost", error=str(error))
-            self._broken = Exit.LOST
+            end = Exit.LOST
         except Exception as error:
             logger.exception("worker cannot go on", code=getattr(error, "code", "internal"))
-            self._broken = Exit.BROKEN
+        finally:
+            if end is not None:
+                self._broken = end
 
 
 def _log_done(what: str, job: Job, movie: Movie, summary: dict[str, Any]) -> None:
