@@ -1,6 +1,7 @@
 """Signs of life of a worker process."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,16 @@ def test_thread_that_fails_while_it_tells(
     assert pipeline.status() is Exit.BROKEN
 
 
+def test_supervisor_that_died_first(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker ends when the supervisor died before the worker could look who its parent is."""
+    monkeypatch.setenv("KOMAD_SUPERVISOR_PID", "999999999")
+    assert Worker(settings, store, "w", "cpu")._is_orphan()
+    monkeypatch.setenv("KOMAD_SUPERVISOR_PID", str(os.getppid()))
+    assert not Worker(settings, store, "w", "cpu")._is_orphan()
+
+
 def test_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     """A worker gets its device, threads and kernel cache before it imports anything, and the settings unchanged."""
     monkeypatch.setenv("KOMAD_OUTPUT__DIRECTORY", "relative")
@@ -69,4 +80,5 @@ def test_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert got["output"] == str(settings.output.directory)
     assert got["arguments"][1:] == ["cpu"]
     assert (got["CUDA_VISIBLE_DEVICES"], got["KOMAD_THREADS"], got["NUMBA_NUM_THREADS"]) == ("", "1", "1")
+    assert got["KOMAD_SUPERVISOR_PID"] == str(os.getpid())
     assert got["NUMBA_CACHE_DIR"] == str(settings.state_directory / "numba-cache")

@@ -201,6 +201,7 @@ class Supervisor:
         return {
             **inherited,
             "CUDA_VISIBLE_DEVICES": worker.device.removeprefix("cuda:") if worker.device != "cpu" else "",
+            "KOMAD_SUPERVISOR_PID": str(os.getpid()),
             "KOMAD_THREADS": threads,
             "NUMBA_NUM_THREADS": threads,
             "OMP_NUM_THREADS": threads,

@@ -40,7 +40,8 @@ class Worker:
         self._pipeline = Pipeline(settings, store, worker_id, device)
         self._signals = 0
         self._wake = threading.Event()
-        self._parent = os.getppid()
+        # As the supervisor told: it may have died before we asked.
+        self._parent = int(os.environ.get("KOMAD_SUPERVISOR_PID", os.getppid()))
 
     def run(self) -> Exit:
         """Work until told to stop; gives the exit status."""
