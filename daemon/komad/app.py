@@ -32,6 +32,7 @@ from komad.errors import (
 from komad.formats.atomic import remove_leftovers
 from komad.formats.images import read_image
 from komad.formats.movies import check_complete
+from komad.formats.references import check as check_fit
 from komad.ingest import describe, missing_parameters, reconsider, references
 from komad.ingest.describe import stem_of
 from komad.model import Candidate, JobKind, Movie
@@ -183,13 +184,16 @@ class Intake:
             )
 
     def _describe(self, candidate: Candidate) -> Movie:
-        return describe(
+        movie = describe(
             candidate,
             self._settings.watch[candidate.folder],
             self._settings.processing,
             reference_directory=reference_directory(self._settings),
             supplied=self._store.supplied_values(),
         )
+        # A movie must not be bound for good to a reference that does not fit or is only half written.
+        check_fit(movie.references, (movie.header.ny, movie.header.nx))
+        return movie
 
     def _add(self, movie: Movie) -> None:
         missing = missing_parameters(movie.acquisition, self._settings.processing)

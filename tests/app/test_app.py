@@ -4,6 +4,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import mrcfile
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
@@ -21,7 +23,7 @@ from komad.errors import (
 from komad.errors import ReferenceFileError as WrongReferenceError
 from komad.model import Candidate, JobKind, JobState
 from komad.store import Store
-from tests.work.conftest import MakeMovie, wait_until, write_movie
+from tests.work.conftest import SHAPE, MakeMovie, wait_until, write_movie
 
 
 @pytest.fixture
@@ -167,6 +169,38 @@ def test_looks_again(settings: Settings, store: Store, monkeypatch: pytest.Monke
         wait_until(lambda: store.jobs_of(2)[JobKind.ARCHIVE].state is JobState.QUEUED, limit_s=10)
         intake.stop()
     assert store.movie(2).stem == "b"
+
+
+def test_half_written_gain(settings: Settings, store: Store, tmp_path: Path) -> None:
+    """A movie that came while the gain was being replaced is bound to the whole one when it is retried."""
+    gain = tmp_path / "gain.mrc"
+    with mrcfile.new(gain, np.ones(SHAPE[1:], np.float32)):
+        pass
+    whole = gain.read_bytes()
+    folder = settings.watch[0]
+    references = folder.references.model_copy(update={"gain": gain})
+    watch = (folder.model_copy(update={"references": references}),)
+    intake = app.Intake(settings.model_copy(update={"watch": watch}), store)
+    for stem, content in (("half", whole[: len(whole) // 2]), ("large", with_size(whole, 9))):
+        gain.write_bytes(content)
+        with capture_logs():
+            intake.take(candidate(write_movie(folder.directory / f"{stem}.mrc")))
+            movie_id = len(store.known_files())
+            archive = store.jobs_of(movie_id)[JobKind.ARCHIVE]
+            assert (archive.state, archive.error_code) == (JobState.FAILED, "reference")
+            gain.write_bytes(whole)
+            store.retry(archive.job_id)
+            intake._describe_again(store.to_describe()[0])
+        assert store.job(archive.job_id).state is JobState.QUEUED
+        bound = store.movie(movie_id).references.gain
+        assert bound is not None
+        assert bound.path.read_bytes() == whole
+
+
+def with_size(gain: bytes, side: int) -> bytes:
+    """Make an MRC file of that many pixels along each side."""
+    header = np.array([side, side, 1], "<i4").tobytes()
+    return header + gain[12 : 1024 + 4 * side * side]
 
 
 def test_retried_file_that_stays_bad(settings: Settings, store: Store, make_movie: MakeMovie) -> None:

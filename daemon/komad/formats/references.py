@@ -47,6 +47,18 @@ def load(references: References, shape: tuple[int, int]) -> LoadedReferences:
     )
 
 
+@lru_cache(4 * N_CACHED)
+def check(references: References, shape: tuple[int, int]) -> None:
+    """Raise as `load` would; no array stays in memory."""
+    gain, dark, defects = references.gain, references.dark, references.defects
+    if gain:
+        _gain.__wrapped__(gain, references.gain_rot, references.gain_flip, shape)
+    if dark:
+        _dark.__wrapped__(dark, shape)
+    if defects:
+        _defects.__wrapped__(defects, shape)
+
+
 def orient(image: npt.NDArray[np.float32], *, gain_rot: int, gain_flip: int) -> npt.NDArray[np.float32]:
     """Turn by `gain_rot` quarters, then flip: 1 upside down, 2 left to right."""
     turned = np.rot90(image, -gain_rot)
