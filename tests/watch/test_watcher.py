@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from komad.config import WatchFolder, Watching
 from komad.errors import MovieError, MovieTruncatedError
@@ -284,3 +286,20 @@ def test_many_errors_make_a_short_status(bench: Bench, incoming: Path) -> None:
     bench.sweep()
     assert bench.watcher.status()[0].error.count("rename it") == 3
     assert bench.watcher.status()[0].error.endswith("; and 7 more")
+
+
+def test_an_event_that_cannot_be_followed(
+    bench: Bench, incoming: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error on the way of a hint is told and does not end the watcher: its sweeps go on."""
+    monkeypatch.setattr(bench.watcher, "hint", lambda *_: incoming.relative_to("/nowhere"))
+    with capture_logs() as lines:
+        bench.watcher.start()
+        bench.watcher._hints.put((0, "odd", True))
+        deadline = time.monotonic() + 5
+        while not any(line["event"] == "event dropped" for line in lines) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        alive = bench.watcher._thread.is_alive()
+        bench.watcher.stop()
+    assert alive
+    assert "event dropped" in [line["event"] for line in lines]

@@ -150,7 +150,10 @@ class Watcher:
             except queue.Empty:
                 continue
             if hint is not None:
-                self.hint(*hint)
+                try:
+                    self.hint(*hint)
+                except Exception:  # a hint is not worth the session: the sweep finds the file
+                    logger.exception("event dropped", path=hint[1])
 
     def hint(self, index: int, path: str, renamed: bool) -> None:
         """Look at one file of which an event told."""
