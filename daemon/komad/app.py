@@ -254,7 +254,8 @@ class Daemon:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._store = store
-        for directory in (settings.output.directory, settings.archive_directory, store.stack_sum_directory):
+        written = (settings.output.directory, settings.archive_directory, store.stack_sum_directory)
+        for directory in (*written, reference_directory(settings)):
             remove_leftovers(directory)
         self._index = SessionIndex(settings.output.directory, settings=_shown(settings))
         self._published = 0

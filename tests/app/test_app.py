@@ -102,6 +102,19 @@ def test_watchdog(
     assert ("WATCHDOG=1" in said) is feeds
 
 
+def test_leftovers(settings: Settings, store: Store) -> None:
+    """Wherever the daemon writes, it removes at start what a crash left half written."""
+    places = [
+        settings.output.directory,
+        *(settings.state_directory / it for it in ("references", "stack_sums")),
+    ]
+    for place in places:
+        place.mkdir(exist_ok=True)
+        (place / ".komad-1234.mrc").touch()
+    app.Daemon(settings, store)
+    assert [list(place.iterdir()) for place in places] == [[], [], []]
+
+
 def test_found_movie(intake: app.Intake, settings: Settings, store: Store) -> None:
     """A finished file becomes a movie with what the configuration says; taken twice it is there once."""
     path = write_movie(settings.watch[0].directory / "a.mrc")
