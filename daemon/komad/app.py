@@ -40,6 +40,7 @@ from komad.output.session import SessionIndex
 from komad.store import Store
 from komad.store.overview import read_overview
 from komad.watch import Watcher
+from komad.work.disk import absence
 from komad.work.supervisor import Supervisor
 
 logger = structlog.get_logger(__name__)
@@ -206,12 +207,20 @@ class Intake:
     def _look_again(self) -> None:
         while not self._stopping.wait(LOOK_AGAIN_INTERVAL_S):
             try:
+                self._store.release_folder_held(self._is_back)
                 for candidate in self._store.to_describe():
                     self._describe_again(candidate)
                 for movie in self._store.incomplete_movies(limit=N_LOOKED_AT_AGAIN):
                     self._reconsider(movie)
             except KomadError as error:
                 logger.warning("cannot look again at movies, trying later", code=error.code, error=str(error))
+
+    def _is_back(self, path: Path) -> bool:
+        """Whether the watched folder of a movie can be read again, or is not watched any more."""
+        folders = [
+            folder.directory for folder in self._settings.watch if path.is_relative_to(folder.directory)
+        ]
+        return not any(absence(folder) for folder in folders)
 
     def _describe_again(self, found: Candidate) -> None:
         """Do as a person asked who retried a file that could not be described."""

@@ -95,6 +95,18 @@ class OutputError(KomadError):
     retry = True
 
 
+class FolderLostError(MovieMissingError):
+    """A whole watched folder is gone: its jobs wait (held) until it is back, none fails."""
+
+    code = "folder_lost"
+
+
+class OutputLostError(OutputError):
+    """Nothing can be written where results go: jobs wait (held) until that is cured, none fails."""
+
+    code = "output_lost"
+
+
 class MotionError(KomadError):
     """Motion correction has no usable result."""
 

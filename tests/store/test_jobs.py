@@ -12,6 +12,7 @@ from komad.errors import (
     ArchiveError,
     DeviceError,
     DiskFullError,
+    FolderLostError,
     MovieError,
     TransitionError,
     WorkerLostError,
@@ -130,6 +131,20 @@ def test_full_disk_holds_without_blame(store: Store, make_movie: MakeMovie) -> N
     held = store.job(job.job_id)
     assert (held.state, held.reason, held.attempt) == (JobState.HELD, "disk: /out is full", 0)
     assert store.release_disk_held() == 1
+    assert store.begin(claim(store)).attempt == 1
+
+
+def test_lost_folder_holds_without_blame(store: Store, make_movie: MakeMovie) -> None:
+    """While its watched folder is lost a job is held at no cost; room on a disk is not its cure."""
+    movie = make_movie()
+    store.add_movie(movie)
+    job = store.begin(claim(store))
+    store.fail(job, FolderLostError("/camera is empty"), 1)
+    held = store.job(job.job_id)
+    assert (held.state, held.reason, held.attempt) == (JobState.HELD, "disk: /camera is empty", 0)
+    assert store.release_disk_held() == 0
+    assert store.release_folder_held(lambda path: path != movie.path) == 0
+    assert store.release_folder_held(lambda path: path == movie.path) == 1
     assert store.begin(claim(store)).attempt == 1
 
 

@@ -50,6 +50,21 @@ def test_shortage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "3.2 GB free for /, 5 GB are wanted (output.min_free_gb)" in reason
 
 
+def test_disk_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A disk that was mounted read-only after an error counts as no room, also before a folder on it is made."""
+    monkeypatch.setattr(disk.os, "access", lambda path, mode: path != tmp_path)
+    reason = disk.shortage([tmp_path.parent, tmp_path / "not" / "made"], min_free_gb=0)
+    assert f"{tmp_path}/not/made cannot be written" in reason
+
+
+def test_absence(tmp_path: Path) -> None:
+    """A watched folder is lost when it is not there, or empty as a mount point without its mount."""
+    assert "out of reach (No such file" in disk.absence(tmp_path / "camera")
+    assert "is empty" in disk.absence(tmp_path)
+    (tmp_path / "a.mrc").touch()
+    assert disk.absence(tmp_path) == ""
+
+
 def test_disk_out_of_reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A mount that is lost counts as no room."""
 

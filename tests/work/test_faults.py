@@ -192,6 +192,45 @@ def test_full_disk(
     assert [line["event"] for line in lines] == ["no job is started", "there is room again, jobs go on"]
 
 
+def test_watched_folder_that_goes_and_comes_back(
+    start: Start, settings: Settings, store: Store, make_movie: MakeMovie
+) -> None:
+    """Movies that are queued while their whole folder is lost wait for it; one that alone is gone fails."""
+    camera = settings.watch[0].directory
+    for stem in "abc":
+        store.add_movie(make_movie(stem))
+    away = camera.rename(camera.with_name("away"))
+    supervisor = start(max_attempts=1)
+    wait_until(lambda: set(states(store).values()) == {("held", "held")}, tick=supervisor.tick)
+    camera.mkdir()  # as a mount point without its mount
+    store.release_folder_held(lambda _: True)
+    wait_until(lambda: set(states(store).values()) == {("held", "held")}, tick=supervisor.tick)
+    assert "is empty" in store.jobs_of(1)[JobKind.ARCHIVE].reason
+    camera.rmdir()
+    away.rename(camera)
+    (camera / "b.mrc").unlink()
+    store.release_folder_held(lambda _: True)
+    wait_until(lambda: all_ended(store), tick=supervisor.tick)
+    assert states(store) == {"a": ("done", "done"), "b": ("failed", "held"), "c": ("done", "done")}
+
+
+def test_output_that_cannot_be_written(
+    start: Start, settings: Settings, store: Store, make_movie: MakeMovie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be written jobs are held, not failed, and go on when it can."""
+    output = settings.output.directory
+    output.write_text("in the way")
+    monkeypatch.setattr(supervisor_module, "shortage", lambda directories, min_free_gb: "")  # not seen yet
+    store.add_movie(make_movie())
+    supervisor = start(max_attempts=1)
+    wait_until(lambda: states(store)["a"][0] == "held", tick=supervisor.tick)
+    assert "cannot be written" in store.jobs_of(1)[JobKind.ARCHIVE].reason
+    output.unlink()
+    store.release_disk_held()
+    wait_until(lambda: all_ended(store), tick=supervisor.tick)
+    assert states(store) == {"a": ("done", "done")}
+
+
 def test_jobs_of_an_earlier_life(settings: Settings, store: Store, make_movie: MakeMovie) -> None:
     """What workers of a daemon that is gone held is returned at start, registered or not."""
     for stem in "ab":

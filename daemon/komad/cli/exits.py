@@ -26,6 +26,7 @@ _BY_ERROR_CODE = {
     "job_transition": USAGE,
     "disk_full": DISK,
     "output": DISK,
+    "output_lost": DISK,
     "internal": INTERNAL,
     "error": INTERNAL,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from komad.errors import DiskFullError, KomadError, TransitionError
+from komad.errors import DiskFullError, FolderLostError, KomadError, OutputLostError, TransitionError
 
 
 class JobKind(StrEnum):
@@ -94,10 +94,10 @@ class RetryDecision:
 def after_failure(error: KomadError, *, attempt: int, max_attempts: int) -> RetryDecision:
     """Decide what follows when try number `attempt` (1-based) ended in `error`.
 
-    A full disk is nobody's fault and holds the job without counting; errors that a retry can cure go back to the
-    queue with a growing delay until `max_attempts`; all others fail at once.
+    A full or lost disk is nobody's fault and holds the job without counting; errors that a retry can cure go back to
+    the queue with a growing delay until `max_attempts`; all others fail at once.
     """
-    if isinstance(error, DiskFullError):
+    if isinstance(error, DiskFullError | FolderLostError | OutputLostError):
         return RetryDecision(event=JobEvent.HOLD, reason=f"disk: {error}")
     if error.retry and attempt < max_attempts:
         return RetryDecision(event=JobEvent.RETURN, delay_s=min(60.0, 2.0 * 4.0 ** (attempt - 1)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Integer, Row, Text, cast, delete, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from komad.errors import KomadError, TransitionError, WorkerLostError
+from komad.errors import FolderLostError, KomadError, TransitionError, WorkerLostError
 from komad.model import Job, JobEvent, JobKind, JobState, RetryDecision, after_failure
 from komad.store import changes, stack_sums
 from komad.store.database import Database
@@ -112,9 +113,22 @@ class Jobs(Database):
 
     def release_disk_held(self) -> int:
         """Let all jobs go on that a full disk stopped; gives their number."""
-        statement = select(jobs).where(IS_HELD, jobs.c.held_by == HeldBy.DISK)
         with self.write() as connection:
-            rows = connection.execute(statement).all()
+            rows = connection.execute(select(jobs).where(IS_HELD, jobs.c.held_by == HeldBy.DISK)).all()
+            for row in rows:
+                changes.change(connection, row, JobEvent.RELEASE)
+        return len(rows)
+
+    def release_folder_held(self, is_back: Callable[[Path], bool]) -> int:
+        """Let the jobs go on whose watched folder was lost and `is_back` (asked with their movie's path) again."""
+        held = select(jobs, movies.c.path).join(movies).where(IS_HELD, jobs.c.held_by == HeldBy.FOLDER)
+        with self.read() as connection:
+            rows = connection.execute(held).all()
+        back = {row.job_id for row in rows if is_back(Path(row.path))}  # may take long: in no transaction
+        if not back:
+            return 0
+        with self.write() as connection:
+            rows = [row for row in connection.execute(held).all() if row.job_id in back]
             for row in rows:
                 changes.change(connection, row, JobEvent.RELEASE)
         return len(rows)
@@ -203,7 +217,7 @@ def apply_failure(
     held_by = None
     if decision.event is JobEvent.HOLD:
         values["attempt"] = _uncounted(row)
-        held_by = HeldBy.DISK
+        held_by = HeldBy.FOLDER if isinstance(error, FolderLostError) else HeldBy.DISK
     if decision.event is JobEvent.RETURN:
         values["not_before"] = now(decision.delay_s)
     changes.change(

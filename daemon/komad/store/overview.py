@@ -26,7 +26,7 @@ class HeldGroup:
 
     kind: str
     held_by: str
-    """archive, parameters, disk or person."""
+    """archive, parameters, disk, folder or person."""
     reason: str
     n_jobs: int
 

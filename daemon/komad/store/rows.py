@@ -33,7 +33,9 @@ class HeldBy(StrEnum):
     PARAMETERS = "parameters"
     """A value has to be supplied."""
     DISK = "disk"
-    """Room has to be made; it goes on by itself."""
+    """Room has to be made, or results have to be writable; it goes on by itself."""
+    FOLDER = "folder"
+    """Its watched folder has to come back; it goes on by itself."""
     PERSON = "person"
     """A person held it and releases it."""
 

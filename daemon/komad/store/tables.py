@@ -59,7 +59,7 @@ jobs = Table(
     Column("movie_id", ForeignKey("movies.movie_id"), nullable=False),
     Column("kind", Text, nullable=False),
     Column("state", Text, nullable=False),
-    # Why it is held, for people, and what holds it: archive, parameters, disk or person (`rows.HeldBy`).
+    # Why it is held, for people, and what holds it: archive, parameters, disk, folder or person (`rows.HeldBy`).
     Column("reason", Text, nullable=False, server_default=""),
     Column("held_by", Text, nullable=False, server_default=""),
     # Times its work was begun.

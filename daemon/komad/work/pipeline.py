@@ -24,13 +24,23 @@ import structlog
 
 from komad.arrays import Array
 from komad.config import Settings
-from komad.errors import DeviceError, InternalError, KomadError, WorkerLostError
+from komad.errors import (
+    DeviceError,
+    FolderLostError,
+    InternalError,
+    KomadError,
+    MovieMissingError,
+    OutputError,
+    OutputLostError,
+    WorkerLostError,
+)
 from komad.model import Job, JobEvent, JobKind, MicrographResult, Movie
 from komad.store import Store
 from komad.work import stack_sums
 from komad.work.archive import archive_movie, archive_path, read_archive, read_source
 from komad.work.correct import find_outliers, make_micrographs, write_results
 from komad.work.device import probe
+from komad.work.disk import absence, shortage
 from komad.work.exits import Exit
 
 logger = structlog.get_logger(__name__)
@@ -302,13 +312,25 @@ class Pipeline:
         except (WorkerLostError, DeviceError):
             raise  # the job is somebody else's by now, or not to blame
         except KomadError as error:
-            self._fail(job, movie, error)
+            self._fail(job, movie, self._cause(movie, error))
         except Exception as error:
             logger.exception("unexpected error", movie=movie.stem, movie_id=movie.movie_id, job_id=job.job_id)
             probe(self._device)
             self._fail(
                 job, movie, InternalError(f"{type(error).__name__}: {error}; the log has the traceback")
             )
+
+    def _cause(self, movie: Movie, error: KomadError) -> KomadError:
+        """Tell a movie that is gone, or a result that cannot be written, from a whole folder that is lost."""
+        if isinstance(error, MovieMissingError):
+            folders = [folder.directory for folder in self._settings.watch]
+            lost = "; ".join(filter(None, (absence(it) for it in folders if movie.path.is_relative_to(it))))
+            return FolderLostError(lost) if lost else error
+        if isinstance(error, OutputError):
+            places = (self._settings.output.directory, self._settings.archive_directory)
+            lost = shortage((*places, self._settings.state_directory), min_free_gb=0)
+            return OutputLostError(lost.removeprefix("disk: ")) if lost else error
+        return error
 
     def _fail(self, job: Job, movie: Movie, error: KomadError) -> None:
         decision = self._store.fail(job, error, self._settings.queue.max_attempts)
