@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -229,6 +230,26 @@ def test_output_that_cannot_be_written(
     store.release_disk_held()
     wait_until(lambda: all_ended(store), tick=supervisor.tick)
     assert states(store) == {"a": ("done", "done")}
+
+
+def test_worker_that_cannot_be_killed(
+    start: Start, store: Store, make_movie: MakeMovie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that hangs in the kernel, in a lost mount, does not keep the daemon from ending."""
+    monkeypatch.setattr(supervisor_module, "KILL_LIMIT_S", 0.1)
+    store.add_movie(make_movie("hangs-in-read"))
+    supervisor = start()
+    wait_until(lambda: states(store)["hangs-in-read"][0] == "running", tick=supervisor.tick)
+    process = supervisor._workers[0].process
+    assert process is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(process, "kill", lambda: None)
+        started = time.monotonic()
+        supervisor.kill()
+    assert time.monotonic() - started < 3
+    assert states(store)["hangs-in-read"][0] == "queued"
+    process.kill()
+    process.wait()
 
 
 def test_jobs_of_an_earlier_life(settings: Settings, store: Store, make_movie: MakeMovie) -> None:

@@ -26,6 +26,8 @@ logger = structlog.get_logger(__name__)
 
 COMMAND = (sys.executable, "-m", "komad.work.worker")
 DISK_INTERVAL_S = 5.0
+KILL_LIMIT_S = 5.0
+"""How long a killed worker is waited for."""
 RELEASE_INTERVAL_S = 30.0
 """A job that a full disk stopped (a quota, say) is tried again after this long."""
 
@@ -123,7 +125,10 @@ class Supervisor:
         for worker in self._workers:
             if worker.process is not None:
                 worker.process.kill()
-                self._ended(worker, worker.process.wait(), self._clock())
+                with suppress(subprocess.TimeoutExpired):  # one that hangs in a lost mount must not hold us
+                    worker.process.wait(KILL_LIMIT_S)
+                status = worker.process.poll()
+                self._ended(worker, -signal.SIGKILL if status is None else status, self._clock())
         self._return_jobs()
 
     def _look_after(self, worker: _Worker, beat: int | None, now: float) -> None:
