@@ -214,6 +214,8 @@ class Intake:
                     self._reconsider(movie)
             except KomadError as error:
                 logger.warning("cannot look again at movies, trying later", code=error.code, error=str(error))
+            except Exception:  # one file that nobody foresaw must not end the looking for all others
+                logger.exception("cannot look again at movies, trying later")
 
     def _is_back(self, path: Path) -> bool:
         """Whether the watched folder of a movie can be read again, or is not watched any more."""

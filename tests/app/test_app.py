@@ -184,6 +184,18 @@ def test_looks_again(settings: Settings, store: Store, monkeypatch: pytest.Monke
     assert store.movie(2).stem == "b"
 
 
+def test_looking_again_goes_on(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw does not end the looking again."""
+    monkeypatch.setattr(app, "LOOK_AGAIN_INTERVAL_S", 0.05)
+    asked: list[int] = []
+    monkeypatch.setattr(store, "to_describe", lambda: asked.append(1) or [None])
+    intake = app.Intake(settings, store)
+    with capture_logs():
+        intake.start()
+        wait_until(lambda: len(asked) > 2, limit_s=10)
+        intake.stop()
+
+
 def test_half_written_gain(settings: Settings, store: Store, tmp_path: Path) -> None:
     """A movie that came while the gain was being replaced is bound to the whole one when it is retried."""
     gain = tmp_path / "gain.mrc"
