@@ -107,6 +107,21 @@ def test_archive_that_is_gone(tmp_path: Path) -> None:
         read_archive(tmp_path / "gone.mrcz")
 
 
+def test_archive_of_another_movie_is_kept(make_movie: MakeMovie, tmp_path: Path) -> None:
+    """With a new database a movie may have the name of an archived one: it is not written over; the same movie is."""
+    first = make_movie("a", seed=1)
+    for _ in range(2):
+        archive_movie(first, read_source(first), archive=Archive(), directory=tmp_path / "archive")
+    kept = (tmp_path / "archive/a.mrcz").read_bytes()
+    other = make_movie("a", seed=2)
+    with pytest.raises(OutputError, match=r"a\.mrcz is the archive of another movie.*it is kept"):
+        archive_movie(other, read_source(other), archive=Archive(), directory=tmp_path / "archive")
+    assert (tmp_path / "archive/a.mrcz").read_bytes() == kept
+    (tmp_path / "archive/a.mrcz").write_bytes(b"cut off")
+    archive_movie(other, read_source(other), archive=Archive(), directory=tmp_path / "archive")
+    np.testing.assert_array_equal(read_archive(tmp_path / "archive/a.mrcz"), counts(2))
+
+
 def test_archive_directory_that_cannot_be_made(make_movie: MakeMovie, tmp_path: Path) -> None:
     """A file where the directory should be is an output error."""
     movie = make_movie()

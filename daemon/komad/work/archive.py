@@ -15,7 +15,7 @@ from komad.arrays import Array
 from komad.config import Archive, Processing
 from komad.errors import ArchiveError, MovieChangedError, MovieError, MovieMissingError, OutputError
 from komad.formats import movies, references
-from komad.formats.mrcz import write_mrcz
+from komad.formats.mrcz import read_metadata, write_mrcz
 from komad.model import Movie, StackSum
 from komad.output.micrograph import bound_values
 from komad.pipeline import sum_stack
@@ -155,6 +155,7 @@ def _write(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the archive directory {path.parent}: {error.strerror}") from error
+    _refuse_another(path, sha256)
     write_mrcz(
         path,
         frames,
@@ -166,6 +167,19 @@ def _write(
         level=archive.level,
         on_frame=on_frame,
     )
+
+
+def _refuse_another(path: Path, sha256: str) -> None:
+    """Raise OutputError when the archive of another movie lies there: it may be the last copy of its movie."""
+    try:
+        other = read_metadata(path).get("movie")
+    except MovieError:
+        return  # nothing there, or nothing that can be read
+    if isinstance(other, dict) and other.get("sha256") not in {None, sha256}:
+        raise OutputError(
+            f"{path} is the archive of another movie of the same name ({other.get('path')}); it is kept: move it "
+            "away, or set another output.directory or output.archive_directory"
+        )
 
 
 def archive_metadata(movie: Movie, *, sha256: str) -> dict[str, Any]:
