@@ -16,9 +16,8 @@ from types import FrameType
 from typing import Any
 
 import structlog
-from sdnotify import SystemdNotifier
 
-from komad import __version__, log
+from komad import __version__, log, service
 from komad.config import Processing, Settings
 from komad.errors import (
     AlreadyRunningError,
@@ -124,16 +123,6 @@ def _locked(directory: Path) -> Iterator[None]:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
-
-
-def notifier() -> SystemdNotifier | None:
-    """Give what tells systemd how we are, when it wants to know; a message that it has no room for is dropped."""
-    if "NOTIFY_SOCKET" not in os.environ:
-        return None
-    systemd = SystemdNotifier()
-    if systemd.socket is not None:
-        systemd.socket.setblocking(False)
-    return systemd
 
 
 class Intake:
@@ -284,7 +273,6 @@ class Daemon:
         self._wake = threading.Event()
         self._trouble = ""
         self._status_at = 0.0
-        self._systemd = notifier()
 
     def run(self) -> None:
         """Start everything, look after it until a signal comes, end everything."""
@@ -301,12 +289,12 @@ class Daemon:
             output=str(self._settings.output.directory),
             devices=list(self._settings.workers.devices),
         )
-        self._notify("READY=1")
+        service.notify("READY=1")
         try:
             while not self._signals:
                 self._tick(starting=True)
                 self._wake.wait(TICK_S)
-            self._notify("STOPPING=1")
+            service.notify("STOPPING=1")
             self._drain()
         finally:
             self._supervisor.kill()
@@ -332,7 +320,7 @@ class Daemon:
             sweep_age_s < SWEEP_LIMIT_S + self._settings.watching.sweep_interval_s
             and self._supervisor.healthy()
         ):
-            self._notify("WATCHDOG=1")
+            service.notify("WATCHDOG=1")
 
     def _publish(self) -> None:
         """Bring what was finished into the indices, in order; they know what they have, also after a crash."""
@@ -349,14 +337,14 @@ class Daemon:
             self._published = finished[-1].sequence
 
     def _show_status(self) -> None:
-        if self._systemd is None or time.monotonic() < self._status_at:
+        if not service.is_wanted() or time.monotonic() < self._status_at:
             return
         self._status_at = time.monotonic() + STATUS_INTERVAL_S
         jobs = read_overview(self._settings.state_directory, now=datetime.now(UTC)).jobs
         corrected = jobs.get(("correct", "done"), 0)
         failed = sum(count for (_, state), count in jobs.items() if state == "failed")
         waiting = sum(count for (_, state), count in jobs.items() if state in {"queued", "running"})
-        self._notify(f"STATUS={corrected} movies corrected, {waiting} jobs to do, {failed} failed")
+        service.notify(f"STATUS={corrected} movies corrected, {waiting} jobs to do, {failed} failed")
 
     def _drain(self) -> None:
         """End after the jobs in hand; a second signal gives them back and ends at once."""
@@ -381,10 +369,6 @@ class Daemon:
             self._publish()
             self._index.flush()
         logger.info("komad ended")
-
-    def _notify(self, message: str) -> None:
-        if self._systemd is not None:
-            self._systemd.notify(message)
 
     def _on_signal(self, *_: int | FrameType | None) -> None:
         self._signals += 1

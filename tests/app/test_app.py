@@ -91,7 +91,7 @@ def test_watchdog(
     """A daemon that waits for room is alive; only one that a new start may help is left to systemd's watchdog."""
     daemon = app.Daemon(settings, store)
     said: list[str] = []
-    monkeypatch.setattr(daemon, "_notify", said.append)
+    monkeypatch.setattr("komad.app.service.notify", said.append)
 
     def publish() -> None:
         if error is not None:

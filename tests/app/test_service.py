@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from komad import app
+from komad import app, service
 from komad.work.worker import GRACE_S
 
 UNIT = Path(__file__).parents[2] / "systemd" / "komad.service"
 
 
 @pytest.fixture
-def service() -> configparser.SectionProxy:
+def unit() -> configparser.SectionProxy:
     """Parse the [Service] section."""
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
@@ -24,14 +24,14 @@ def service() -> configparser.SectionProxy:
     return parser["Service"]
 
 
-def test_unit_fits_the_daemon(service: configparser.SectionProxy) -> None:
+def test_unit_fits_the_daemon(unit: configparser.SectionProxy) -> None:
     """The daemon notifies and runs without root; systemd waits longer than the daemon, and that than its workers."""
-    assert (service["Type"], service["KillMode"]) == ("notify", "mixed")
-    assert service["User"] not in {"", "root"}
-    assert service["StateDirectory"] == "komad"
-    assert GRACE_S < app.STOP_LIMIT_S < float(service["TimeoutStopSec"])
-    assert float(service["WatchdogSec"]) > 10 * app.TICK_S
-    assert service["NoNewPrivileges"] == "yes"
+    assert (unit["Type"], unit["KillMode"]) == ("notify", "mixed")
+    assert unit["User"] not in {"", "root"}
+    assert unit["StateDirectory"] == "komad"
+    assert GRACE_S < app.STOP_LIMIT_S < float(unit["TimeoutStopSec"])
+    assert float(unit["WatchdogSec"]) > 10 * app.TICK_S
+    assert unit["NoNewPrivileges"] == "yes"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
@@ -48,16 +48,13 @@ def test_a_systemd_that_does_not_listen_holds_nothing_up(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
         deaf.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        systemd = app.notifier()
-        assert systemd is not None
 
         def ping() -> None:
             for _ in range(10_000):
-                systemd.notify("WATCHDOG=1")
+                service.notify("WATCHDOG=1")
 
         pinging = threading.Thread(target=ping, daemon=True)
         pinging.start()
         pinging.join(10)
         assert not pinging.is_alive()
         assert deaf.recv(100) == b"WATCHDOG=1"
-        systemd.socket.close()

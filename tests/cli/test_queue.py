@@ -95,6 +95,17 @@ def test_retry_again_makes_done_jobs_again(komad: Komad, config: Path, store: St
     assert states(store, 1)[JobKind.CORRECT] is JobState.QUEUED
 
 
+def test_cancel_takes_what_waits_and_retry_brings_it_back(komad: Komad, config: Path, store: Store) -> None:
+    """Waiting jobs are cancelled and done ones stay; there is nothing to cancel then; retry undoes it."""
+    before = states(store, 1)[JobKind.ARCHIVE]
+    outcome = komad("cancel", "a", "-c", config)
+    assert (outcome.code, outcome.out) == (0, "a correct: cancelled\n")
+    assert states(store, 1) == {JobKind.ARCHIVE: before, JobKind.CORRECT: JobState.CANCELLED}
+    assert "nothing to cancel" in komad("cancel", "a", "-c", config).out
+    komad("retry", "a", "-c", config)
+    assert states(store, 1)[JobKind.CORRECT] is not JobState.CANCELLED
+
+
 def test_supply_lets_held_movies_go_on(komad: Komad, config: Path, store: Store) -> None:
     """Part of what is missing leaves it held with what is left; the rest releases it."""
     assert states(store, 1)[JobKind.CORRECT] is JobState.HELD

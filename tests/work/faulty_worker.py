@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from komad.work import device, pipeline, worker
+from komad.work import assembly_line, device, worker
 
-read_source, make_micrographs = pipeline.read_source, pipeline.make_micrographs
+read_source, make_micrographs = assembly_line.read_source, assembly_line.make_micrographs
 
 
 def once(stem: str, what: str) -> bool:
@@ -51,6 +51,6 @@ def faulty_micrographs(movie: Any, *arguments: Any, **settings: Any) -> Any:
     return make_micrographs(movie, *arguments, **settings)
 
 
-pipeline.read_source = faulty_read
-pipeline.make_micrographs = faulty_micrographs
+assembly_line.read_source = faulty_read
+assembly_line.make_micrographs = faulty_micrographs
 os._exit(worker.main(sys.argv[1:]))

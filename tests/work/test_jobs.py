@@ -16,7 +16,7 @@ from komad.formats.mrc import CODECS
 from komad.formats.mrcz import read_metadata
 from komad.model import StackSum
 from komad.work import stack_sums
-from komad.work.archive import archive_movie, read_archive, read_source
+from komad.work.archive import archive_movie, find_archive, read_archive, read_source
 from komad.work.correct import find_outliers, make_micrographs, write_results
 from tests.work.conftest import SHAPE, MakeMovie, counts
 
@@ -99,6 +99,15 @@ def test_source_that_changes_meanwhile(make_movie: MakeMovie, tmp_path: Path) ->
     with pytest.raises(MovieChangedError):
         archive_movie(movie, frames, archive=Archive(), directory=tmp_path / "archive")
     assert list(tmp_path.glob("archive/*")) == []
+
+
+def test_only_the_movie_s_own_archive_is_found(make_movie: MakeMovie, tmp_path: Path) -> None:
+    """An archive is taken for a movie's when it says so; one of another movie of that name, or none, is not."""
+    first, other = make_movie("a", seed=1), make_movie("a", seed=2)
+    assert find_archive(first, tmp_path) is None
+    archive_movie(other, read_source(other), archive=Archive(), directory=tmp_path)
+    assert find_archive(other, tmp_path) == tmp_path / "a.mrcz"
+    assert find_archive(first, tmp_path) is None
 
 
 def test_archive_that_is_gone(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from komad.config import Queue, Settings
 from komad.store import Store
+from komad.work.assembly_line import AssemblyLine
 from komad.work.exits import Exit
-from komad.work.pipeline import Pipeline
 from komad.work.supervisor import Supervisor
 from komad.work.worker import Worker
 
@@ -26,7 +26,7 @@ def test_no_beat_for_a_job_that_takes_too_long(
     """A worker stops beating when one job exceeds its time, so that the supervisor ends it; an idle one beats."""
     since = None if busy_for_s is None else monotonic() - busy_for_s
     monkeypatch.setattr(
-        "komad.work.worker.Pipeline", lambda *_: SimpleNamespace(activity=lambda: ("correcting a", since))
+        "komad.work.worker.AssemblyLine", lambda *_: SimpleNamespace(activity=lambda: ("correcting a", since))
     )
     seen: list[tuple[str, str]] = []
     store: Any = SimpleNamespace(beat=lambda *arguments: seen.append(arguments) or True)
@@ -39,15 +39,15 @@ def test_thread_that_fails_while_it_tells(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker whose thread ended is broken, whatever went wrong on the way: it must not live on and do nothing."""
-    pipeline = Pipeline(settings, store, "w", "cpu")
+    line = AssemblyLine(settings, store, "w", "cpu")
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("komad.work.pipeline.logger", SimpleNamespace(exception=fail))
+    monkeypatch.setattr("komad.work.assembly_line.logger", SimpleNamespace(exception=fail))
     with pytest.raises(OSError, match="no space"):
-        pipeline._guarded(fail)
-    assert pipeline.status() is Exit.BROKEN
+        line._guarded(fail)
+    assert line.status() is Exit.BROKEN
 
 
 def test_supervisor_that_died_first(

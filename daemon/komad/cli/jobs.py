@@ -111,6 +111,33 @@ def retry(
         print("nothing to retry: no job failed or was cancelled")
 
 
+def cancel(
+    movies: Annotated[list[str], typer.Argument(help="Stems, numbers or paths.")],
+    config: ConfigOption = None,
+) -> None:
+    """Take movies out of the queue: what is done stays, what waits is not done. `komad retry` brings it back.
+
+    Example: komad cancel FoilHole_7654321_Data_1
+    """
+    from komad.store import Store
+    from komad.store.listing import find_movie
+
+    directory = _state_directory(config)
+    waiting = [
+        job
+        for movie in movies
+        for job in find_movie(directory, movie).jobs
+        if job.state in {State.HELD, State.QUEUED}
+    ]
+    with Store(directory).open(create=False) as store:
+        # The last of a movie first: without it, the end of the archive job would not let it go on in between.
+        for job in reversed(waiting):
+            store.cancel(job.job_id)
+            print(f"{job.stem} {job.kind}: cancelled")
+    if not waiting:
+        print("nothing to cancel: no job waits; one that runs ends by itself")
+
+
 def supply(
     config: ConfigOption = None,
     movie: Annotated[

@@ -31,6 +31,7 @@ app.command(name="status", short_help="Show how the session goes.")(status.statu
 app.command(name="jobs", short_help="List jobs, the newest first.")(jobs.jobs)
 app.command(name="show", short_help="Show all that is known about one movie.")(jobs.show)
 app.command(name="retry", short_help="Queue jobs again that failed or were cancelled.")(jobs.retry)
+app.command(name="cancel", short_help="Take movies out of the queue.")(jobs.cancel)
 app.command(name="supply", short_help="Supply parameters that movies wait for.")(jobs.supply)
 app.command(name="simulate", short_help="Simulate movies with exactly known motion.")(simulate.simulate)
 app.command(name="demo", short_help="Run the real daemon on a simulated session.")(demo.demo)

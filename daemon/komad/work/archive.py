@@ -37,6 +37,13 @@ def archive_path(movie: Movie, directory: Path) -> Path:
     return directory / f"{movie.stem}.mrcz"
 
 
+def find_archive(movie: Movie, directory: Path) -> Path | None:
+    """The movie's archive, if it is there and is of this movie, not of another one of the same name."""
+    path = archive_path(movie, directory)
+    bound = _archived_movie(path)
+    return path if bound is not None and bound.get("fingerprint_sha256") == movie.fingerprint else None
+
+
 def read_source(movie: Movie, *, on_frame: Callable[[int], None] | None = None) -> Array:
     """Read the frames of the camera's file, if it still is the file that was found.
 
@@ -171,15 +178,21 @@ def _write(
 
 def _refuse_another(path: Path, sha256: str) -> None:
     """Raise OutputError when the archive of another movie lies there: it may be the last copy of its movie."""
-    try:
-        other = read_metadata(path).get("movie")
-    except MovieError:
-        return  # nothing there, or nothing that can be read
-    if isinstance(other, dict) and other.get("sha256") not in {None, sha256}:
+    other = _archived_movie(path)
+    if other is not None and other.get("sha256") not in {None, sha256}:
         raise OutputError(
             f"{path} is the archive of another movie of the same name ({other.get('path')}); it is kept: move it "
             "away, or set another output.directory or output.archive_directory"
         )
+
+
+def _archived_movie(path: Path) -> dict[str, Any] | None:
+    """What an archive says of its movie; None when nothing is there, or nothing that can be read."""
+    try:
+        movie = read_metadata(path).get("movie")
+    except MovieError:
+        return None
+    return movie if isinstance(movie, dict) else None
 
 
 def archive_metadata(movie: Movie, *, sha256: str) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from komad import log
 from komad.config import Settings
 from komad.errors import DeviceError, KomadError
 from komad.store import Store
+from komad.work.assembly_line import AssemblyLine
 from komad.work.exits import Exit
-from komad.work.pipeline import Pipeline
 
 logger = structlog.get_logger(__name__)
 
@@ -31,13 +31,13 @@ GRACE_S = 60.0
 
 
 class Worker:
-    """One process, one device. Its main thread beats; the threads of `Pipeline` work."""
+    """One process, one device. Its main thread beats; the threads of `AssemblyLine` work."""
 
     def __init__(self, settings: Settings, store: Store, worker_id: str, device: str) -> None:
         self._settings = settings
         self._store = store
         self._worker_id = worker_id
-        self._pipeline = Pipeline(settings, store, worker_id, device)
+        self._line = AssemblyLine(settings, store, worker_id, device)
         self._signals = 0
         self._wake = threading.Event()
         # As the supervisor told: it may have died before we asked.
@@ -49,16 +49,16 @@ class Worker:
             signal.SIGINT, signal.SIG_IGN
         )  # Ctrl-C reaches all of the terminal; the daemon tells us
         signal.signal(signal.SIGTERM, self._on_signal)
-        self._pipeline.start()
+        self._line.start()
         deadline: float | None = None
-        while (status := self._pipeline.status()) is None:
+        while (status := self._line.status()) is None:
             if not self._beat():
                 return Exit.LOST
             if self._signals and deadline is None:
-                self._pipeline.stop()
+                self._line.stop()
                 deadline = monotonic() + GRACE_S
             if self._signals > 1 or self._is_orphan() or (deadline is not None and monotonic() > deadline):
-                self._pipeline.abandon()
+                self._line.abandon()
                 return Exit.STOPPED
             self._wake.wait(BEAT_INTERVAL_S if deadline is None else 0.1)
             self._wake.clear()
@@ -66,7 +66,7 @@ class Worker:
 
     def _beat(self) -> bool:
         """Show a sign of life, unless one job takes so long that the supervisor has to end it."""
-        activity, since = self._pipeline.activity()
+        activity, since = self._line.activity()
         if since is not None and monotonic() - since > self._settings.queue.job_timeout_s:
             return True
         return self._store.beat(self._worker_id, activity)

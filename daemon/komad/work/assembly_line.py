@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -37,7 +36,7 @@ from komad.errors import (
 from komad.model import Job, JobEvent, JobKind, MicrographResult, Movie
 from komad.store import Store
 from komad.work import stack_sums
-from komad.work.archive import archive_movie, archive_path, read_archive, read_source
+from komad.work.archive import archive_movie, find_archive, read_archive, read_source
 from komad.work.correct import find_outliers, make_micrographs, write_results
 from komad.work.device import probe
 from komad.work.disk import absence, shortage
@@ -71,7 +70,7 @@ class _Computed:
     started: float
 
 
-class Pipeline:
+class AssemblyLine:
     """The work of one worker process, from claim to commit."""
 
     def __init__(self, settings: Settings, store: Store, worker_id: str, device: str) -> None:
@@ -154,7 +153,11 @@ class Pipeline:
         frames, error = None, None
         with self._busy("read", f"reading {movie.stem}"):
             try:
-                archive = self._archive_of(movie) if job.kind is JobKind.CORRECT else None
+                archive = (
+                    find_archive(movie, self._settings.archive_directory)
+                    if job.kind is JobKind.CORRECT
+                    else None
+                )
                 frames = read_source(movie) if archive is None else read_archive(archive)
             except Exception as problem:  # noqa: BLE001 - told to the job in `_compute`, whatever it is
                 error = problem
@@ -261,7 +264,7 @@ class Pipeline:
                         computed.result,
                         movie,
                         outliers_yx=computed.outliers_yx,
-                        archive_path=self._archive_of(movie),
+                        archive_path=find_archive(movie, self._settings.archive_directory),
                         output=self._settings.output,
                     )
                 # Names of files count from the output directory, which another run may not have.
@@ -272,10 +275,6 @@ class Pipeline:
                 _log_done("corrected", job, movie, summary | {"timings_s": timings})
 
     # What all three share.
-
-    def _archive_of(self, movie: Movie) -> Path | None:
-        path = archive_path(movie, self._settings.archive_directory)
-        return path if path.exists() else None
 
     def _begin(self, job: Job) -> Job:
         begun = self._store.begin(job)
