@@ -183,3 +183,17 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DiskFullError):
         images.write_mrc(tmp_path / "m.mrc", counts((9, 14), "float32"), pixel_size_angstrom=1.0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_somebody_else_is_kept(tmp_path: Path) -> None:
+    """A movie, or anything else that has the name of a result, is not replaced; a result of an earlier run is."""
+    movie, picture = tmp_path / "a.mrc", np.ones((8, 8), np.float32)
+    with mrcfile.new(movie) as mrc:
+        mrc.set_data(np.zeros((2, 8, 8), np.int8))
+    before = movie.read_bytes()
+    with pytest.raises(OutputError, match=r"a\.mrc exists and was not written by komad; it is kept"):
+        images.write_mrc(movie, picture, pixel_size_angstrom=1.0)
+    assert movie.read_bytes() == before
+    for _ in range(2):
+        images.write_mrc(tmp_path / "b.mrc", picture, pixel_size_angstrom=1.0)
+    np.testing.assert_array_equal(images.read_image(tmp_path / "b.mrc"), picture)

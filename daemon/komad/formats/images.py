@@ -12,10 +12,13 @@ from komad import __version__
 from komad.errors import MovieError, OutputError, ReferenceFileError
 from komad.formats.atomic import atomic_file
 from komad.formats.movies import open_movie
-from komad.formats.mrc import MrcReader
+from komad.formats.mrc import HEADER_BYTES, MrcReader
 from komad.formats.reader import MovieReader
 from komad.formats.source import SourceFile
 
+LABEL = "komad micrograph"
+"""In the header of every picture that we write: what has it may be replaced by a later run."""
+LABELS_AT = 224
 MAX_TEXT_BYTES = 1 << 20
 """A list of defect boxes is not longer."""
 
@@ -82,10 +85,12 @@ def write_mrc(
     Raises
     ------
     OutputError
-        The file cannot be written, or values are too large for 16 bits.
+        The file cannot be written, values are too large for 16 bits, or a file that komad did not write has this
+        name: it may be a movie.
     DiskFullError
         No space is left.
     """
+    _keep_foreign(path)
     largest = np.abs(image).max()
     if float16 and largest > np.finfo(np.float16).max:
         raise OutputError(f"cannot write {path}: values up to {largest:g} do not fit into 16-bit floats")
@@ -94,7 +99,20 @@ def write_mrc(
         mrc.set_data(stored)
         mrc.voxel_size = pixel_size_angstrom or 0.0
         mrc.header.nlabl = 0
-        mrc.add_label(f"komad {__version__}")
+        mrc.add_label(f"{LABEL} {__version__}")
+
+
+def _keep_foreign(path: Path) -> None:
+    """Raise OutputError when a picture would replace a file of somebody else's."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(HEADER_BYTES)
+    except OSError:
+        return  # nothing there, or nothing that can be read: writing will tell
+    if header and LABEL.encode() not in header[LABELS_AT:]:
+        raise OutputError(
+            f"{path} exists and was not written by komad; it is kept: choose another output folder, or move it away"
+        )
 
 
 def _text(path: Path) -> str | None:
