@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from komad.errors import KomadError
 
-OK, MOVIES_FAILED, USAGE, CONFIG, RUNNING, STORE, DISK, INTERNAL = 0, 1, 2, 3, 4, 5, 6, 70
+OK, MOVIES_FAILED, USAGE, CONFIG, RUNNING, STORE, DISK, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 70, 130
 
 MEANINGS = {
     OK: "done",
@@ -15,6 +15,7 @@ MEANINGS = {
     STORE: "no database yet, or it cannot be used",
     DISK: "results cannot be written: no space, no permission, lost disk",
     INTERNAL: "a fault of komad itself",
+    INTERRUPTED: "stopped with Ctrl-C; `komad run` gives 0, it ends in order",
 }
 
 _BY_ERROR_CODE = {
