@@ -110,3 +110,13 @@ def test_path_length_and_its_early_part() -> None:
     assert early_late_px(shifts, dose_per_frame=1.0, pre_exposure=0) == (5, 6)
     assert early_late_px(shifts, dose_per_frame=1.0, pre_exposure=3.0) == (0, 11)
     assert early_late_px(shifts, dose_per_frame=None, pre_exposure=0) == (0, 11)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_long_even_drift_is_followed(seed: int) -> None:
+    """A specimen without coarse structure drifts far and evenly: no frame resembles the plain sum, yet all meet."""
+    base = np.random.default_rng(seed).poisson(0.35, (768, 768)).astype(np.uint8)
+    steps = np.arange(40)[:, None] * [-4, 2]
+    frames = np.stack([np.roll(base, step, (0, 1)) for step in steps])
+    motion = measure(replace(toy_movie(n_frames=1), frames=frames))
+    assert rms_error(motion.shifts_px, -steps.astype(float)) < 0.3

@@ -111,35 +111,68 @@ def estimate_global_shifts(
 
 
 def _search(spectra: Spectra, *, small_pixel: float, max_shift: float) -> FloatArray:
-    """Whole-frame correlation peaks against the sum of all other frames, on a coarse grid; small pixels.
+    """Shifts to start from, on a coarse grid; small pixels.
 
-    Peaks over a wide window are found in noise too. They are believed when they raise the likelihood by more than
-    the best of as many random positions would; otherwise all shifts are zero, and the refinement starts there.
+    Searched from two starts, no motion and an even drift, of which the likelier end counts: in a long even drift no
+    frame resembles the plain sum, and frames that find different others end in groups that are aligned in themselves
+    only. Peaks over a wide window are found in noise too. They are believed when they raise the likelihood by more
+    than the best of as many random positions would; otherwise all shifts are zero, and the refinement starts there.
     """
     coarse, scale = _crop(spectra, COARSE_LENGTH)
     n_frames = len(coarse.values)
-    shifts = np.zeros((n_frames, 2))
-    flat = np.ones_like(coarse.q)
     power = total_power(coarse)
     weight = np.exp(
         -FIRST_B_FACTOR_ANGSTROM2 / 4 * np.square(coarse.ring_frequency / (small_pixel * scale[1]))
     )
     weight = weight / np.maximum(power, power.max() * 1e-12)
     window = _window(coarse.shape, max_shift / float(scale[1]))
+    still = np.zeros((n_frames, 2))
+    starts = (still, _even_drift(coarse, weight, window))
+    ends = [_climb(coarse, start, power, weight, window) for start in starts]
+    likelihoods = [_log_likelihood(coarse, shifts, power) for shifts in (still, *ends)]
+    best = int(np.argmax(likelihoods[1:]))
+    if likelihoods[1 + best] - likelihoods[0] < n_frames * (np.log(window.sum()) + 1):
+        return still
+    return ends[best] * scale
+
+
+def _even_drift(spectra: Spectra, weight: FloatArray, window: npt.NDArray[np.bool_]) -> FloatArray:
+    """Shifts of a specimen that drifts evenly, from the mean correlation of frames half the movie apart."""
+    n_frames = len(spectra.values)
+    lag = n_frames // 2
+    cross = np.zeros(spectra.ring.shape, np.complex64)
+    for t in range(n_frames - lag):
+        cross += spectra.values[t] * spectra.values[t + lag].conj()
+    shift = _highest(cross * _on_rings(weight, spectra), spectra.shape, window, origin=False)
+    return (np.arange(n_frames) - (n_frames - 1) / 2)[:, None] * (shift / lag)
+
+
+def _climb(
+    spectra: Spectra,
+    shifts: FloatArray,
+    power: FloatArray,
+    weight: FloatArray,
+    window: npt.NDArray[np.bool_],
+) -> FloatArray:
+    """Whole-frame correlation peaks against the sum of all other frames, in a few rounds."""
+    n_frames = len(shifts)
+    flat = np.ones_like(spectra.q)
     for round_index in range(COARSE_ROUNDS):
-        aligned = kernels.shifted_sum(coarse.values, coarse.ky, coarse.kx, coarse.ring, flat, shifts)
+        aligned = kernels.shifted_sum(spectra.values, spectra.ky, spectra.kx, spectra.ring, flat, shifts)
         if round_index:
-            signal, noise = signal_and_noise(aligned, power, coarse)
+            signal, noise = signal_and_noise(aligned, power, spectra)
             weight = signal / (noise * (noise + n_frames * signal))
-        ring_weight = np.where(coarse.ring >= 0, weight[coarse.ring], 0).astype(np.float32)
-        # In the first round all frames stand where the detector stands, so its pattern peaks at the origin only.
-        peak = partial(_peak, coarse, aligned, ring_weight, window, origin=round_index > 0)
+        # While all frames stand where the detector stands, its pattern peaks at the origin.
+        origin = bool(shifts.any())
+        peak = partial(_peak, spectra, aligned, _on_rings(weight, spectra), window, origin=origin)
         shifts = np.array(list(thread_pool().map(peak, range(n_frames), shifts)))
-        shifts -= shifts.mean(axis=0)
-    believed = _log_likelihood(coarse, shifts, power) - _log_likelihood(coarse, np.zeros_like(shifts), power)
-    if believed < n_frames * (np.log(window.sum()) + 1):
-        return np.zeros_like(shifts)
-    return shifts * scale
+        shifts = shifts - shifts.mean(axis=0)
+    return shifts
+
+
+def _on_rings(weight: FloatArray, spectra: Spectra) -> npt.NDArray[np.float32]:
+    """(my, mx) weight of each coefficient, zero where it takes no part."""
+    return np.where(spectra.ring >= 0, weight[spectra.ring], 0).astype(np.float32)
 
 
 def _log_likelihood(spectra: Spectra, shifts: FloatArray, power: FloatArray) -> float:
@@ -167,7 +200,18 @@ def _peak(
         np.complex64
     )
     others = aligned - spectra.values[t] * wave
-    correlation = scipy.fft.irfft2(others * spectra.values[t].conj() * weight, s=spectra.shape)
+    return _highest(others * spectra.values[t].conj() * weight, spectra.shape, window, origin=origin)
+
+
+def _highest(
+    cross_spectrum: npt.NDArray[np.complex64],
+    shape: tuple[int, int],
+    window: npt.NDArray[np.bool_],
+    *,
+    origin: bool,
+) -> FloatArray:
+    """(y, x) of the highest correlation in the window, to a fraction of a pixel; `origin` says whether zero counts."""
+    correlation = scipy.fft.irfft2(cross_spectrum, s=shape)
     if not origin:
         around = [correlation[y, x] for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
         correlation[0, 0] = np.mean(around)
