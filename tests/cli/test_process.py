@@ -168,6 +168,20 @@ def test_two_movies_of_one_name_do_not_collide(komad: Komad, camera: Path, tmp_p
     assert len((out / "processed.jsonl").read_text().splitlines()) == 3
 
 
+def test_a_movie_beside_the_results_is_kept(komad: Komad, camera: Path, tmp_path: Path) -> None:
+    """A file that nobody named but that has the name of a result is refused before any work, and not touched."""
+    content = (camera / "movie_0001.mrc").read_bytes()
+    named, beside = tmp_path / "in" / "x.mrc", tmp_path / "out" / "x.mrc"
+    for path in (named, beside):
+        path.parent.mkdir()
+        path.write_bytes(content)
+    outcome = komad("process", named, "-o", beside.parent, *OPTICS)
+    assert outcome.code == 1
+    assert "x.mrc exists and was not written by komad; it is kept" in outcome.out
+    assert beside.read_bytes() == content
+    assert not (beside.parent / "x.mrcz").exists()
+
+
 @pytest.mark.parametrize(("name", "other"), [("x.mrc", "y.mrc"), ("x.mrcz", "y.mrcz"), ("x.tif", "x.mrc")])
 def test_results_never_replace_a_movie(
     komad: Komad, camera: Path, tmp_path: Path, name: str, other: str

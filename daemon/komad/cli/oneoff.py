@@ -11,6 +11,7 @@ from typing import Any
 
 from komad.config import Archive, Output, Processing, WatchFolder
 from komad.errors import MovieMissingError, ParameterError
+from komad.formats.images import is_foreign
 from komad.ingest import describe, missing_parameters
 from komad.model import Candidate, Movie
 from komad.output.micrograph import SUFFIXES
@@ -43,7 +44,8 @@ def describe_movie(path: Path, settings: OneOff, index: SessionIndex) -> Movie:
     MovieError, ReferenceFileError
         The movie or a reference cannot be read.
     ParameterError
-        Pixel size or voltage is unknown, a value is out of range, or a result would replace a movie.
+        Pixel size or voltage is unknown, a value is out of range, or a result would replace a movie or another file
+        that komad did not write.
     """
     path = path.resolve()
     try:
@@ -76,6 +78,11 @@ def _check_places(stem: str, movie: Movie, settings: OneOff) -> None:
             raise ParameterError(
                 f"{movie.path}: the result {result} would replace a file that you gave; "
                 "choose another folder with --output"
+            )
+        if suffix.endswith(".mrc") and is_foreign(result):
+            raise ParameterError(
+                f"{movie.path}: {result} exists and was not written by komad; it is kept: "
+                "choose another folder with --output, or move it away"
             )
 
 

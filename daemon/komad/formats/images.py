@@ -90,7 +90,10 @@ def write_mrc(
     DiskFullError
         No space is left.
     """
-    _keep_foreign(path)
+    if is_foreign(path):
+        raise OutputError(
+            f"{path} exists and was not written by komad; it is kept: choose another output folder, or move it away"
+        )
     largest = np.abs(image).max()
     if float16 and largest > np.finfo(np.float16).max:
         raise OutputError(f"cannot write {path}: values up to {largest:g} do not fit into 16-bit floats")
@@ -102,17 +105,14 @@ def write_mrc(
         mrc.add_label(f"{LABEL} {__version__}")
 
 
-def _keep_foreign(path: Path) -> None:
-    """Raise OutputError when a picture would replace a file of somebody else's."""
+def is_foreign(path: Path) -> bool:
+    """Whether a file has this name that `write_mrc` did not write, and would not replace."""
     try:
         with path.open("rb") as file:
             header = file.read(HEADER_BYTES)
     except OSError:
-        return  # nothing there, or nothing that can be read: writing will tell
-    if header and LABEL.encode() not in header[LABELS_AT:]:
-        raise OutputError(
-            f"{path} exists and was not written by komad; it is kept: choose another output folder, or move it away"
-        )
+        return False  # nothing there, or nothing that can be read: writing will tell
+    return bool(header) and LABEL.encode() not in header[LABELS_AT:]
 
 
 def _text(path: Path) -> str | None:
