@@ -12,8 +12,9 @@ import pytest
 
 from komad.cli import main
 from komad.errors import MovieTruncatedError
-from komad.model import Acquisition, JobKind, Movie, MovieFormat, MovieHeader, References
+from komad.model import Acquisition, JobKind, Movie, MovieFormat, MovieHeader
 from komad.store import Store
+from tests.store.conftest import movie_at
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,10 @@ def config(tmp_path: Path) -> Path:
 
 def movie(name: str) -> Movie:
     """A movie without pixel size."""
-    return Movie(
-        movie_id=0,
-        path=Path(f"/data/{name}.mrc"),
-        size_bytes=1000,
-        mtime_ns=1,
-        fingerprint=name,
-        stem=name,
+    return movie_at(
+        f"/data/{name}.mrc",
         header=MovieHeader(format=MovieFormat.MRC, n_frames=4, ny=8, nx=8, dtype="uint8"),
         acquisition=Acquisition(voltage_kv=300.0, sources={"voltage_kv": "configuration"}),
-        references=References(),
-        processing={},
         found_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
 

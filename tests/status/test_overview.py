@@ -11,25 +11,19 @@ from typing import Any
 import pytest
 
 from komad.errors import MovieError, MovieTruncatedError, ParameterError, StoreError
-from komad.model import Acquisition, Job, JobKind, Movie, MovieFormat, MovieHeader, References
+from komad.model import Acquisition, Job, JobKind, Movie, MovieFormat, MovieHeader
 from komad.store import Store
 from komad.store.listing import find_movie, list_jobs
 from komad.store.overview import open_read_only, read_overview
+from tests.store.conftest import movie_at
 
 
 def movie(name: str) -> Movie:
     """A movie found now."""
-    return Movie(
-        movie_id=0,
-        path=Path(f"/data/{name}.mrc"),
-        size_bytes=1000,
-        mtime_ns=1,
-        fingerprint=name,
-        stem=name,
+    return movie_at(
+        f"/data/{name}.mrc",
         header=MovieHeader(format=MovieFormat.MRC, n_frames=4, ny=8, nx=8, dtype="uint8"),
         acquisition=Acquisition(pixel_size_angstrom=1.0, voltage_kv=300.0),
-        references=References(),
-        processing={},
         found_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
 
