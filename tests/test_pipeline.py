@@ -9,8 +9,7 @@ from komad import pipeline
 from komad.config import Processing
 from komad.errors import MotionError, ParameterError
 from komad.model import Acquisition, MicrographResult, MotionModel
-from komad.motion import estimate_global_shifts
-from komad.motion.spectra import Spectra
+from komad.motion import estimate_motion
 from komad.pipeline import correct_movie, sum_stack
 from tests.toy import rms_error, toy_movie
 
@@ -132,18 +131,18 @@ def test_thresholds_of_outliers_are_those_of_the_settings() -> None:
 def test_motion_is_measured_at_the_pixel_size_and_up_to_the_shift_of_the_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Frames are binned to about the alignment pixel size, and the search is as wide as asked for."""
-    seen: list[tuple[float, float]] = []
+    """Frames are binned to about the alignment pixel size."""
+    seen: list[int] = []
 
-    def spy(spectra: Spectra, **given: float) -> MotionModel:
-        seen.append((given["binning"], given["max_shift_angstrom"]))
-        return estimate_global_shifts(spectra, **given)  # type: ignore[arg-type]
+    def spy(small, **given) -> MotionModel:  # type: ignore[no-untyped-def]
+        seen.append(given["binning"])
+        return estimate_motion(small, **given)
 
-    monkeypatch.setattr(pipeline, "estimate_global_shifts", spy)
+    monkeypatch.setattr(pipeline, "estimate_motion", spy)
     movie = toy_movie(n_frames=4)
     correct(movie.frames)
-    correct(movie.frames, alignment_pixel_size_angstrom=2.0, max_shift_angstrom=50.0)
-    assert seen == [(4, 200.0), (2, 50.0)]
+    correct(movie.frames, alignment_pixel_size_angstrom=2.0)
+    assert seen == [4, 2]
 
 
 def test_no_spectrum_when_none_is_wanted() -> None:

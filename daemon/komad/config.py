@@ -38,6 +38,8 @@ class AcquisitionSettings(Section):
     """Fraction; passed through to RELION."""
     dose_per_frame: Positive | None = None
     """e/Å² per frame."""
+    frame_doses: tuple[NonNegative, ...] | None = None
+    """e/Å² of each frame, where they differ; as many as the movie has frames. Used instead of dose_per_frame."""
     pre_exposure: NonNegative = 0.0
     """e/Å² on the specimen before the first frame."""
     optics_group: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] = "opticsGroup1"
@@ -111,6 +113,12 @@ class Output(Section):
     """Sums as 16-bit floats (MRC mode 12): half the size, unreadable for some older programs."""
     even_odd: bool = True
     """Write `_EVN` and `_ODD` half sums (for denoising)."""
+    even_odd_weighted: bool = False
+    """Write `_EVN_DW` and `_ODD_DW` too: the same halves of the dose-weighted sum."""
+    aligned_stack: bool = False
+    """Write `_Stk.mrcs`, the corrected frames themselves, not weighted. As large as the movie in 32-bit floats."""
+    aligned_stack_group: Annotated[int, Field(ge=1)] = 1
+    """Frames that are added into one picture of the aligned stack."""
     power_spectrum: bool = True
     """Write `_PS`, the movie's power spectrum for CTF estimation in RELION."""
     thumbnail: bool = True
@@ -134,6 +142,33 @@ class Processing(Section):
     """Pixels above the mean of the stack sum by this many standard deviations are replaced."""
     dead_sigma: Positive = 6.0
     """Pixels below the mean of the stack sum by this many standard deviations are replaced."""
+    sum_range: tuple[NonNegative, Positive] | None = None
+    """e/Å² (from, to): write `_DWS`, the dose-weighted sum of the frames whose exposure lies within."""
+    magnification: tuple[Positive, Positive, float] | None = None
+    """Anisotropic magnification to correct: major scale, minor scale, angle of the major axis in degrees from x to y.
+    The picture is stretched by the two scales along the two axes, in the one interpolation that corrects the motion."""
+    in_frame_motion: bool = False
+    """Weight frames by what motion within them has blurred, too."""
+    local_motion: bool = True
+    """Measure motion that differs across the field; used where the movie supports it."""
+    n_patches: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    """Patches along (x, y) for local motion; by their physical size when left out."""
+    patch_overlap_percent: Annotated[float, Field(ge=0, le=80)] = 50.0
+    """How much of a patch it shares with the next one."""
+    alignment_weight: Literal["optimal", "b_factor", "phase_only"] = "optimal"
+    """optimal: from the movie's own signal and noise; b_factor: exp(-B k²/4) on amplitudes; phase_only: the same on
+    phases, all amplitudes being set to one."""
+    b_factors_angstrom2: tuple[NonNegative, NonNegative] = (500.0, 150.0)
+    """B for whole frames and for patches, used with b_factor and phase_only."""
+    group_frames: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0)]] = (1, 0)
+    """Frames that are added before they are aligned, for the whole field and for patches; 0 is as many as the
+    exposure allows: single frames early, more when motion has slowed down."""
+    reference_frame: Annotated[int, Field(ge=0)] | Literal["first", "middle"] = "first"
+    """The frame that stays where it is: first or middle of those used, or a number from 0."""
+    max_iterations: Annotated[int, Field(ge=1, le=100)] = 12
+    """Rounds of the refinement at most."""
+    tolerance_px: Annotated[float, Field(gt=0, le=1)] = 0.005
+    """The refinement ends when no frame moves by more than this; pixels of the movie as read."""
     alignment_pixel_size_angstrom: Annotated[float, Field(ge=0.5, le=16)] = 4.0
     """Motion is measured on frames binned to about this pixel size."""
     max_shift_angstrom: Positive = 200.0

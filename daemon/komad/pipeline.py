@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -19,10 +18,8 @@ from komad.errors import MotionError, ParameterError
 from komad.micrograph import correct_frames, power_spectrum
 from komad.micrograph.correct import output_shape
 from komad.model import Acquisition, MicrographResult, MotionModel, StackSum
-from komad.model.motion import early_frames
-from komad.motion import estimate_global_shifts
-from komad.motion.spectra import transform
-from komad.optics.exposure import LowRankWeights, dose_weights, factorise, frame_dose, signal_left
+from komad.motion import estimate_motion
+from komad.optics.exposure import LowRankWeights, dose_weights, factorise, signal_left
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -114,7 +111,16 @@ def correct_movie(
         )
         mean = float(small.mean(dtype=np.float64)) / factor**2
     with stage("motion"):
-        motion = _motion(small, used, factor, acquisition, pixel_size, processing)
+        motion = estimate_motion(
+            small,
+            used=used,
+            shape=shape,
+            binning=factor,
+            pixel_size_angstrom=pixel_size,
+            exposure=acquisition.exposure(len(frames)),
+            voltage_kv=acquisition.voltage_kv,
+            processing=processing,
+        )
         del small
     with stage("correct"):
         sums = correct_frames(
@@ -179,36 +185,6 @@ def _binning(shape: tuple[int, int], pixel_size: float, wanted: float) -> int:
     return max(1, min(round(wanted / pixel_size), min(shape) // SMALLEST_LENGTH))
 
 
-def _motion(
-    small: FloatArray,
-    used: npt.NDArray[np.bool_],
-    factor: int,
-    acquisition: Acquisition,
-    pixel_size: float,
-    processing: Processing,
-) -> MotionModel:
-    """Shifts of all frames of the movie; skipped ones are NaN."""
-    dose = acquisition.dose_per_frame
-    first = int(np.argmax(used))
-    spectra = transform(
-        small,
-        pixel_size_angstrom=pixel_size * factor,
-        dose_per_frame=dose,
-        pre_exposure=acquisition.pre_exposure + first * (dose or 0.0),
-        voltage_kv=acquisition.voltage_kv if processing.dose_weighting else None,
-    )
-    measured = estimate_global_shifts(
-        spectra,
-        binning=factor,
-        pixel_size_angstrom=pixel_size,
-        max_shift_angstrom=processing.max_shift_angstrom,
-        n_early=early_frames(dose, acquisition.pre_exposure) - first if dose else 0,
-    )
-    shifts = np.full((len(used), 2), np.nan)
-    shifts[used] = measured.shifts_px
-    return replace(measured, shifts_px=shifts)
-
-
 def _uniform_field(shifts_px: npt.NDArray[np.float64], shape: tuple[int, int]) -> FloatArray:
     """(n_frames, tiles_y, tiles_x, 2): the same shift for every tile. Local motion gives its own field here."""
     tiles = [-(-n // tile) for n, tile in zip(shape, kernels.TILE, strict=True)]
@@ -218,11 +194,10 @@ def _uniform_field(shifts_px: npt.NDArray[np.float64], shape: tuple[int, int]) -
 
 def _weights(used: npt.NDArray[np.bool_], acquisition: Acquisition, pixel_size: float) -> LowRankWeights:
     """Dose weights of the used frames, over frequencies up to the corner of the spectrum, in low-rank form."""
-    dose = frame_dose(
-        len(used),
-        dose_per_frame=_known(acquisition.dose_per_frame, "dose per frame"),
-        pre_exposure=acquisition.pre_exposure,
-    )[used]
+    _known(acquisition.dose_per_frame, "dose per frame")
+    exposure = acquisition.exposure(len(used))
+    assert exposure is not None
+    dose = exposure[used]
     frequency = np.linspace(0, np.sqrt(0.5), 1024)
     q = signal_left(frequency / pixel_size, dose, voltage_kv=_known(acquisition.voltage_kv, "voltage"))
     return factorise(dose_weights(q), frequency)

@@ -9,7 +9,7 @@ import pytest
 from komad import kernels
 from komad.micrograph import Sums, correct_frames, power_spectrum
 from komad.micrograph.correct import fourier_crop, output_shape
-from komad.optics.exposure import dose_weights, factorise, frame_dose, signal_left
+from komad.optics.exposure import dose_weights, factorise, signal_left
 
 SHAPE = (192, 256)
 
@@ -21,7 +21,7 @@ def still_sums(frames: npt.NDArray[np.uint8], *, dose: float | None = None, bin_
     frequency = np.linspace(0, 0.71, 1024)
     weights = None
     if dose:
-        q = signal_left(frequency, frame_dose(n, dose_per_frame=dose, pre_exposure=0), voltage_kv=300)
+        q = signal_left(frequency, dose * np.arange(1, n + 1), voltage_kv=300)
         weights = factorise(dose_weights(q), frequency)
     return correct_frames(
         frames,
@@ -46,7 +46,7 @@ def test_dose_weighted_sum_equals_the_filter_of_each_frame() -> None:
     frames, dose = counts(), 2.0
     ky, kx = np.fft.fftfreq(SHAPE[0])[:, None], np.fft.rfftfreq(SHAPE[1])[None, :]
     radius = np.hypot(ky, kx)
-    q = signal_left(radius.ravel(), frame_dose(20, dose_per_frame=dose, pre_exposure=0), voltage_kv=300)
+    q = signal_left(radius.ravel(), dose * np.arange(1, 21), voltage_kv=300)
     weights = dose_weights(q).reshape(20, *radius.shape)
     exact = np.fft.irfft2((weights * np.fft.rfft2(frames)).sum(axis=0), s=SHAPE)
     weighted = still_sums(frames, dose=dose).dose_weighted

@@ -10,7 +10,7 @@ import pytest
 from komad.errors import MotionError
 from komad.model import MotionModel
 from komad.model.motion import early_late_px, path_length_px
-from komad.motion import estimate_global_shifts
+from komad.motion.global_shifts import estimate_global_shifts
 from komad.motion.spectra import transform
 from tests.toy import ToyMovie, rms_error, toy_movie
 
@@ -22,8 +22,7 @@ def measure(movie: ToyMovie, *, binning: int = 4, dose: float | None = 1.2) -> M
     spectra = transform(
         small.astype(np.float32),
         pixel_size_angstrom=binning,
-        dose_per_frame=dose,
-        pre_exposure=0,
+        exposure=None if dose is None else dose * np.arange(1, n + 1),
         voltage_kv=300,
     )
     return estimate_global_shifts(
@@ -107,9 +106,9 @@ def test_path_length_and_its_early_part() -> None:
     """Early motion ends at 4 e/Å²; both parts add up to the whole path; skipped frames are left out."""
     shifts = np.array([[np.nan, np.nan], [0, 0], [3, 4], [3, 4], [3, 10]], float)
     assert path_length_px(shifts) == 11
-    assert early_late_px(shifts, dose_per_frame=1.0, pre_exposure=0) == (5, 6)
-    assert early_late_px(shifts, dose_per_frame=1.0, pre_exposure=3.0) == (0, 11)
-    assert early_late_px(shifts, dose_per_frame=None, pre_exposure=0) == (0, 11)
+    assert early_late_px(shifts, np.arange(1.0, 6.0)) == (5, 6)
+    assert early_late_px(shifts, np.arange(4.0, 9.0)) == (0, 11)
+    assert early_late_px(shifts, None) == (0, 11)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -8,7 +8,6 @@ from komad.optics.exposure import (
     critical_exposure,
     dose_weights,
     factorise,
-    frame_dose,
     signal_left,
     voltage_factor,
 )
@@ -36,16 +35,9 @@ def test_other_voltages_are_refused(voltage: float) -> None:
         voltage_factor(voltage)
 
 
-def test_frame_dose_is_taken_at_the_end_of_the_frame() -> None:
-    """Frame 0 has seen the pre-exposure and its own dose."""
-    assert frame_dose(3, dose_per_frame=1.5, pre_exposure=2).tolist() == [3.5, 5.0, 6.5]
-
-
 def test_weights_keep_white_noise_white() -> None:
     """The squares of the weights over frames add up to one at every frequency; zero frequency is flat."""
-    q = signal_left(
-        np.linspace(0, 0.5, 50), frame_dose(40, dose_per_frame=1.2, pre_exposure=0), voltage_kv=300
-    )
+    q = signal_left(np.linspace(0, 0.5, 50), 1.2 * np.arange(1, 41), voltage_kv=300)
     weights = dose_weights(q)
     np.testing.assert_allclose(np.square(weights).sum(axis=0), 1)
     np.testing.assert_allclose(weights[:, 0], 1 / np.sqrt(40))
@@ -57,7 +49,7 @@ def test_weights_keep_white_noise_white() -> None:
 def test_six_terms_are_enough(n_frames: int, dose: float, limit: float) -> None:
     """Six products reproduce the weights of any fractionation to 2e-5, the first one being the plain sum."""
     frequency = np.linspace(0, 0.7, 500)
-    q = signal_left(frequency, frame_dose(n_frames, dose_per_frame=dose, pre_exposure=0), voltage_kv=300)
+    q = signal_left(frequency, dose * np.arange(1, n_frames + 1), voltage_kv=300)
     low_rank = factorise(dose_weights(q), frequency)
     rebuilt = low_rank.frame_coefficients.astype(float) @ low_rank.radial
     assert np.abs(rebuilt - dose_weights(q)).max() < limit

@@ -62,7 +62,9 @@ RESULT = MicrographResult(
     power_spectrum=np.random.default_rng(2).random((32, 32), dtype=np.float32),
     power_spectrum_pixel_size_angstrom=1.4,
     pixel_size_angstrom=0.83,
-    motion=MotionModel(shifts_px=SHIFTS, shift_error_px=float("nan"), n_iterations=4, supported=True),
+    motion=MotionModel(
+        shifts_px=SHIFTS, shift_error_px=float("nan"), n_iterations=4, kind="global", reason=""
+    ),
     n_outliers=2,
     mean_e_per_px_frame=0.9,
     timings_s={"motion": 0.123456},

@@ -94,10 +94,10 @@ def test_motion_lengths_are_relions(movie: str) -> None:
     tables = read_star(TUTORIAL / f"{movie}_frameImage.star")
     shifts = tables["global_shift"].columns
     shifts_px = np.stack([shifts["rlnMicrographShiftY"], shifts["rlnMicrographShiftX"]], axis=1)
+    general = tables["general"].columns
+    frames = np.arange(1, len(shifts_px) + 1)
     early, late = early_late_px(
-        shifts_px,
-        dose_per_frame=tables["general"].columns["rlnMicrographDoseRate"],
-        pre_exposure=tables["general"].columns["rlnMicrographPreExposure"],
+        shifts_px, general["rlnMicrographPreExposure"] + general["rlnMicrographDoseRate"] * frames
     )
     assert path_length_px(shifts_px) == pytest.approx(index["rlnAccumMotionTotal"][place], abs=1e-3)
     assert early == pytest.approx(index["rlnAccumMotionEarly"][place], abs=1e-3)

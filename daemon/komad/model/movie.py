@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 
 class MovieFormat(StrEnum):
     """Container of a movie."""
@@ -58,7 +61,9 @@ class Acquisition:
     cs_mm: float = 2.7
     amplitude_contrast: float = 0.1
     dose_per_frame: float | None = None
-    """e/Å² per frame."""
+    """e/Å² per frame; the mean where `frame_doses` is given."""
+    frame_doses: tuple[float, ...] | None = None
+    """e/Å² of each frame, where they differ."""
     pre_exposure: float = 0.0
     """e/Å² before frame 0."""
     optics_group: str = "opticsGroup1"
@@ -69,6 +74,14 @@ class Acquisition:
     """Field name -> what a person should know of it: sources that disagree, a value that was not used and why."""
     facts: Mapping[str, float | str] = field(default_factory=dict)
     """What a sidecar tells beyond this, by names with a unit: defocus, stage position, beam shift, ..."""
+
+    def exposure(self, n_frames: int) -> npt.NDArray[np.float64] | None:
+        """(n_frames,) e/Å² on the specimen at the END of each frame, skipped ones included; None when unknown."""
+        if self.frame_doses is not None:
+            return self.pre_exposure + np.cumsum(np.asarray(self.frame_doses, np.float64))
+        if not self.dose_per_frame:
+            return None
+        return self.pre_exposure + self.dose_per_frame * np.arange(1, n_frames + 1, dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

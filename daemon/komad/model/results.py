@@ -41,6 +41,11 @@ class MicrographResult:
     n_outliers: int
     mean_e_per_px_frame: float
     """Mean corrected value per pixel of the movie as read, and frame."""
+    sum_even_weighted: npt.NDArray[np.float32] | None = None
+    """The part of the even frames in `sum_dose_weighted`; None when not asked for."""
+    sum_odd_weighted: npt.NDArray[np.float32] | None = None
+    sum_dose_range: npt.NDArray[np.float32] | None = None
+    """Dose-weighted sum of the frames within `sum_range`; None when not asked for."""
     timings_s: dict[str, float] = field(default_factory=dict)
     """Seconds per stage."""
     warnings: tuple[str, ...] = ()

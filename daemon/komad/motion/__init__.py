@@ -1,5 +1,5 @@
 """Where the specimen went: from small frames to shifts."""
 
-from komad.motion.global_shifts import estimate_global_shifts
+from komad.motion.estimate import estimate_motion
 
-__all__ = ["estimate_global_shifts"]
+__all__ = ["estimate_motion"]

@@ -78,7 +78,11 @@ def estimate_global_shifts(
     n_frames = len(spectra.values)
     if n_frames == 1:
         return MotionModel(
-            shifts_px=np.zeros((1, 2)), shift_error_px=float("nan"), n_iterations=0, supported=False
+            shifts_px=np.zeros((1, 2)),
+            shift_error_px=float("nan"),
+            n_iterations=0,
+            kind="none",
+            reason="only one frame",
         )
     power = total_power(spectra)
     if not np.isfinite(power).all() or not power.any():
@@ -106,7 +110,8 @@ def estimate_global_shifts(
         shifts_px=(shifts - shifts[0]) * binning,
         shift_error_px=error * binning,
         n_iterations=rounds,
-        supported=bool(supported),
+        kind="global" if supported else "none",
+        reason="" if supported else "no motion stands out from the noise",
     )
 
 

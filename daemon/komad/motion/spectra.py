@@ -10,7 +10,7 @@ import numpy.typing as npt
 import scipy.fft
 
 from komad.arrays import thread_pool
-from komad.optics.exposure import frame_dose, signal_left
+from komad.optics.exposure import signal_left
 from komad.optics.frequency import rfft_frequency
 
 FloatArray = npt.NDArray[np.float32]
@@ -51,8 +51,7 @@ def transform(
     small_frames: FloatArray,  # (n_frames, y, x)
     *,
     pixel_size_angstrom: float,
-    dose_per_frame: float | None,
-    pre_exposure: float,
+    exposure: npt.NDArray[np.float64] | None,  # (n_frames,) e/Å² at the end of each frame
     voltage_kv: float | None,
 ) -> Spectra:
     """Taper and transform small frames; pixel size is that of the small frames."""
@@ -72,9 +71,8 @@ def transform(
     low = max(pixel_size_angstrom / LOWEST_RESOLUTION_ANGSTROM, LOWEST_PERIODS / min(ny, nx))
     ring, frequency, count = _rings(ky, kx, low=low)
     q: npt.NDArray[np.floating[Any]] = np.ones((n_frames, len(frequency)))
-    if dose_per_frame and voltage_kv:
-        dose = frame_dose(n_frames, dose_per_frame=dose_per_frame, pre_exposure=pre_exposure)
-        q = signal_left(frequency / pixel_size_angstrom, dose, voltage_kv=voltage_kv)
+    if exposure is not None and voltage_kv:
+        q = signal_left(frequency / pixel_size_angstrom, exposure, voltage_kv=voltage_kv)
     return Spectra(
         values=values,
         ky=ky[:, 0],

@@ -44,14 +44,9 @@ def critical_exposure(frequency: FloatArray, *, voltage_kv: float) -> FloatArray
     return at_300_kv * voltage_factor(voltage_kv)
 
 
-def frame_dose(n_frames: int, *, dose_per_frame: float, pre_exposure: float) -> FloatArray:
-    """(n_frames,) accumulated dose at the END of each frame, e/Å²; skipped frames count, as RELION does."""
-    return pre_exposure + dose_per_frame * np.arange(1, n_frames + 1)
-
-
 def signal_left(
     frequency: FloatArray,  # (n,) 1/Å
-    dose: FloatArray,  # (n_frames,) e/Å²
+    dose: FloatArray,  # (n_frames,) e/Å² at the END of each frame
     *,
     voltage_kv: float,
 ) -> FloatArray:

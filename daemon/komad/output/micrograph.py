@@ -191,11 +191,7 @@ def summarise(
 
 def motion_lengths_px(motion: MotionModel, movie: Movie) -> dict[str, float]:
     """Path length in pixels of the movie: total, early (first 4 e/Å²), late."""
-    early, late = early_late_px(
-        motion.shifts_px,
-        dose_per_frame=movie.acquisition.dose_per_frame,
-        pre_exposure=movie.acquisition.pre_exposure,
-    )
+    early, late = early_late_px(motion.shifts_px, movie.acquisition.exposure(len(motion.shifts_px)))
     return {"total": path_length_px(motion.shifts_px), "early": early, "late": late}
 
 
