@@ -105,6 +105,18 @@ def test_damage_lowers_the_power_of_fine_detail_as_the_formula_says():
         )
 
 
+def test_undamaged_specimen_lies_where_it_is_told():
+    """Displaced as in a frame, the intact specimen lies as that frame shows it, with more of its fine detail."""
+    spec = MovieSpec(n_frames=3, ny=800, nx=800, dose_per_frame=8.0, seed=1, **DENSE)
+    scene = whole_particles(build_scene(spec, draw_motion(spec)))
+    frame = scene.contrast(2)
+    intact = scene.undamaged(lambda y, x: scene.truth.displacement_px(2, y, x))
+    np.testing.assert_allclose(measure_displacement(intact, frame), 0.0, atol=0.005)
+    fine = np.hypot(np.fft.fftfreq(800)[:, None], np.fft.rfftfreq(800)[None]) > 0.15
+    power = [np.square(np.abs(np.fft.rfft2(picture)))[fine].sum() for picture in (intact, frame)]
+    assert power[0] > 2 * power[1]
+
+
 def test_carbon_at_rest_is_one_unbroken_film():
     """The windows add up to the film: darker, grainy, on one side of the edge only, without seams."""
     spec = MovieSpec(

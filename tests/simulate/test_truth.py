@@ -40,6 +40,29 @@ def test_field_is_the_polynomial_it_says():
     assert truth.displacement_px(0, np.zeros((3, 1)), np.zeros(4)).shape == (3, 4, 2)
 
 
+def test_dome_pushes_outwards_and_leaves_the_mean_alone():
+    """The largest radial motion by the last frame is as asked, all other motion off; the mean over the field is 0."""
+    spec = MovieSpec(
+        n_frames=4,
+        ny=300,
+        nx=260,
+        pixel_size_angstrom=0.5,
+        global_motion=0,
+        local_motion=0,
+        doming_angstrom=6.0,
+    )
+    truth = draw_motion(spec)
+    assert truth.dome is not None
+    field = truth.displacement_px(3, *np.indices(truth.shape))
+    np.testing.assert_allclose(field.mean(axis=(0, 1)), 0.0, atol=1e-3)
+    at_top = truth.displacement_px(3, *truth.dome.top_px)
+    for direction in ([1, 0], [0, 1], [-0.6, 0.8]):
+        place = truth.dome.top_px + truth.dome.width_px * np.array(direction)
+        outwards = truth.displacement_px(3, *place) - at_top
+        np.testing.assert_allclose(outwards, 12.0 * np.array(direction), atol=1e-9)
+    assert np.hypot(*np.moveaxis(field - at_top, -1, 0)).max() == pytest.approx(12.0, abs=0.01)
+
+
 def test_motion_has_the_size_and_shape_of_real_trajectories():
     """Simulated as the 16 real movies were taken: total, early and late speeds and local spread match theirs."""
     truths = [draw_motion(MovieSpec(seed=seed, **AS_MEASURED)) for seed in range(40)]
@@ -67,7 +90,7 @@ def test_motion_does_not_depend_on_the_pixel_size():
 
 def test_truth_file_round_trip(tmp_path):
     """What is read back gives the same field; the file holds the shifts for others and is not named like a movie."""
-    spec = MovieSpec(n_frames=6, ny=64, nx=48, seed=9)
+    spec = MovieSpec(n_frames=6, ny=64, nx=48, seed=9, doming_angstrom=3.0)
     truth = draw_motion(spec)
     path = truth_path(tmp_path / "a.b_0001.mrc")
     assert path.name == "a.b_0001_truth.json"

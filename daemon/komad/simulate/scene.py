@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,19 @@ class Scene:
             if layer.damaged:
                 spectra = spectra * damage(self.spec, layer.box, frame)
             add_sprites(canvas, spectra, layer.picture, self.positions_px(layer, frame))
+        return canvas
+
+    def undamaged(
+        self, displacement_px: Callable[[FloatArray, FloatArray], FloatArray]
+    ) -> npt.NDArray[np.float32]:
+        """(ny, nx): relative change of intensity of the intact specimen, displaced by a function of (y, x).
+
+        The function gives (..., 2) as (y, x) for the places before the exposure.
+        """
+        canvas = np.zeros(self.spec.shape, np.float32)
+        for layer in self.layers:
+            positions = layer.centres_px + displacement_px(*layer.centres_px.T)
+            add_sprites(canvas, layer.spectra, layer.picture, positions)
         return canvas
 
     def positions_px(self, layer: Sprites, frame: int) -> FloatArray:

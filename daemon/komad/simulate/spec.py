@@ -48,6 +48,8 @@ class MovieSpec:
     """Whole-frame motion as a multiple of a usual movie's; 0 is none."""
     local_motion: float = 1.0
     """Motion that differs across the field, as a multiple of a usual movie's; 0 is none."""
+    doming_angstrom: float = 0.0
+    """Largest radial motion, by the last frame, around a bump of the film: local motion that is no polynomial."""
     illumination_gradient: float = 0.05
     """Half the relative difference of the illumination between opposite edges; its mean stays 1."""
     mtf: Mtf = "k3"

@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import legendre
+from scipy.special import erf
 
 from komad.errors import ParameterError
 from komad.simulate.spec import MovieSpec
@@ -39,6 +41,37 @@ LOCAL_ANGSTROM: Mapping[tuple[int, int], float] = {
 }  # fmt: skip
 LOCAL_ORDERS = tuple(LOCAL_ANGSTROM)
 
+DOME_WIDTH = (0.12, 0.22)
+"""Distance from the top of a dome to its largest radial motion, as a part of the shorter side: between."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dome:
+    """Radial displacement around a bump of the film: r exp(-r²/2) of the distance r from the top in widths."""
+
+    shape: tuple[int, int]
+    """(ny, nx) of the field."""
+    top_px: FloatArray
+    """(2,) as (y, x)."""
+    width_px: float
+    """Distance from the top at which the displacement is largest."""
+    largest_px: FloatArray
+    """(n_frames,) displacement there, outwards."""
+
+    def displacement_px(self, frame: int, y: FloatArray, x: FloatArray) -> FloatArray:
+        """(..., 2) as (y, x); its mean over the field is taken out."""
+        v, u = (y - self.top_px[0]) / self.width_px, (x - self.top_px[1]) / self.width_px
+        bump = np.exp((1.0 - np.square(v) - np.square(u)) / 2.0)
+        return self.largest_px[frame] * (np.stack([v * bump, u * bump], axis=-1) - self._mean())
+
+    def _mean(self) -> FloatArray:
+        """(2,) mean over the field of the displacement whose largest is 1."""
+        first = (-0.5 - self.top_px) / self.width_px
+        last = (np.array(self.shape) - 0.5 - self.top_px) / self.width_px
+        slopes = (np.exp(-np.square(first) / 2) - np.exp(-np.square(last) / 2)) / (last - first)
+        bells = np.sqrt(np.pi / 2) * (erf(last / np.sqrt(2)) - erf(first / np.sqrt(2))) / (last - first)
+        return np.asarray(np.exp(0.5) * slopes * bells[::-1])
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MotionTruth:
@@ -51,6 +84,8 @@ class MotionTruth:
     local_px: FloatArray
     """(n_frames, n_terms, 2) as (y, x): coefficients of P_i(y) P_j(x), (i, j) as in LOCAL_ORDERS, y and x running
     from -1 to 1 between the outer edges of the field."""
+    dome: Dome | None = None
+    """Local motion beside the polynomials."""
 
     @property
     def n_frames(self) -> int:
@@ -66,18 +101,19 @@ class MotionTruth:
         coefficients = np.zeros((order + 1, order + 1, 2))
         for (i, j), value in zip(LOCAL_ORDERS, self.local_px[frame], strict=True):
             coefficients[i, j] = value
-        return self.global_px[frame] + np.moveaxis(legendre.legval2d(v, u, coefficients), 0, -1)
+        field = self.global_px[frame] + np.moveaxis(legendre.legval2d(v, u, coefficients), 0, -1)
+        return field if self.dome is None else field + self.dome.displacement_px(frame, y, x)
 
     def global_shifts_px(self) -> FloatArray:
         """(n_frames, 2) as (y, x): the correction averaged over the field.
 
-        Legendre polynomials of order 1 and more have zero mean over the field, so this is exact.
+        Legendre polynomials of order 1 and more have zero mean over the field, and so has the dome: this is exact.
         """
         return -self.global_px
 
 
 def draw_motion(spec: MovieSpec) -> MotionTruth:
-    """Draw the motion of a movie: early relaxation, drift and wander of the whole, and a smooth local field."""
+    """Draw the motion of a movie: early relaxation, drift and wander of the whole, a smooth local field, a dome."""
     rng = spec.random("motion")
     dose = spec.frame_dose() - spec.pre_exposure
     whole = spec.global_motion * _global_angstrom(dose, rng)
@@ -86,6 +122,19 @@ def draw_motion(spec: MovieSpec) -> MotionTruth:
         shape=spec.shape,
         global_px=whole / spec.pixel_size_angstrom,
         local_px=local / spec.pixel_size_angstrom,
+        dome=_dome(spec, dose) if spec.doming_angstrom else None,
+    )
+
+
+def _dome(spec: MovieSpec, dose: FloatArray) -> Dome:
+    rng = spec.random("dome")
+    shape = np.array(spec.shape)
+    growth = 1.0 - np.exp(-dose / LOCAL_DOSE)
+    return Dome(
+        shape=spec.shape,
+        top_px=shape * rng.uniform(0.3, 0.7, 2),
+        width_px=float(shape.min() * rng.uniform(*DOME_WIDTH)),
+        largest_px=spec.doming_angstrom / spec.pixel_size_angstrom * growth / growth[-1],
     )
 
 
@@ -127,9 +176,18 @@ def write_truth(path: Path, truth: MotionTruth, spec: MovieSpec) -> None:
         "local_orders": LOCAL_ORDERS,
         "local_px": truth.local_px.tolist(),
         "shape": truth.shape,
+        "dome": None if truth.dome is None else _plain(truth.dome),
         "spec": asdict(spec),
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _plain(dome: Dome) -> dict[str, object]:
+    return {
+        "top_px": dome.top_px.tolist(),
+        "width_px": dome.width_px,
+        "largest_px": dome.largest_px.tolist(),
+    }
 
 
 def read_truth(path: Path) -> MotionTruth:
@@ -145,10 +203,23 @@ def read_truth(path: Path) -> MotionTruth:
         if tuple(map(tuple, document["local_orders"])) != LOCAL_ORDERS:
             raise ParameterError(f"{path} uses other spatial terms; simulate the movie again")
         ny, nx = document["shape"]
+        dome = document["dome"]
         return MotionTruth(
-            shape=(ny, nx), global_px=np.array(document["global_px"]), local_px=np.array(document["local_px"])
+            shape=(ny, nx),
+            global_px=np.array(document["global_px"]),
+            local_px=np.array(document["local_px"]),
+            dome=None if dome is None else _dome_of((ny, nx), dome),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ParameterError(
             f"{path} is not the truth of a simulated movie ({error}); name a *_truth.json"
         ) from error
+
+
+def _dome_of(shape: tuple[int, int], plain: Mapping[str, Any]) -> Dome:
+    return Dome(
+        shape=shape,
+        top_px=np.array(plain["top_px"]),
+        width_px=plain["width_px"],
+        largest_px=np.array(plain["largest_px"]),
+    )
