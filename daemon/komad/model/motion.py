@@ -50,6 +50,11 @@ class SplineField:
         coefficients = self.frame_coefficients_px()
         return np.einsum("ai,bj,tijd->tabd", self.basis_y(y), self.basis_x(x), coefficients, optimize=True)
 
+    def at_places(self, y: npt.ArrayLike, x: npt.ArrayLike) -> FloatArray:
+        """(n_frames, n, 2) as (y, x): shift in each frame at `n` places, given by their rows and columns."""
+        coefficients = self.frame_coefficients_px()
+        return np.einsum("ni,nj,tijd->tnd", self.basis_y(y), self.basis_x(x), coefficients, optimize=True)
+
 
 def spline_basis(at: npt.ArrayLike, length: int, n: int) -> FloatArray:
     """(..., n) values of `n` uniform cubic B-splines that span `length` pixels from outer edge to outer edge.
@@ -59,10 +64,8 @@ def spline_basis(at: npt.ArrayLike, length: int, n: int) -> FloatArray:
     intervals = n - SPLINE_DEGREE
     where = np.clip((np.asarray(at, np.float64) + 0.5) / length, 0.0, 1.0) * intervals
     knots = np.arange(-SPLINE_DEGREE, intervals + SPLINE_DEGREE + 1, dtype=np.float64)
-    return np.stack(
-        [BSpline.basis_element(knots[i : i + SPLINE_DEGREE + 2], extrapolate=False)(where) for i in range(n)],
-        axis=-1,
-    )
+    values = BSpline.design_matrix(where.ravel(), knots, SPLINE_DEGREE).toarray()
+    return np.asarray(values.reshape(*where.shape, n))
 
 
 def time_basis(moments: npt.ArrayLike, knots: FloatArray) -> FloatArray:
@@ -109,6 +112,11 @@ class MotionModel:
     def displacement_px(self) -> FloatArray:
         """(n_frames, 2) as (y, x): what the specimen did, mean over the field."""
         return -self.shifts_px
+
+    @property
+    def used(self) -> npt.NDArray[np.bool_]:
+        """(n_frames,) which frames were aligned and added."""
+        return np.isfinite(self.shifts_px).all(axis=1)
 
     def shifts_on_grid_px(self, y: npt.ArrayLike, x: npt.ArrayLike) -> FloatArray:
         """(n_frames, len(y), len(x), 2) as (y, x): the whole shift on a grid; NaN where the frame was left out."""
