@@ -7,9 +7,9 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from komad.errors import ConfigError
@@ -44,6 +44,13 @@ class AcquisitionSettings(Section):
     """e/Å² on the specimen before the first frame."""
     optics_group: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] = "opticsGroup1"
     """Name in RELION's optics table; letters, digits and hyphens."""
+
+    @field_validator("frame_doses")
+    @classmethod
+    def _some_dose(cls, doses: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if doses is not None and not any(doses):
+            raise ValueError("no frame has a dose; leave it out when the doses are not known")
+        return doses
 
 
 class ReferenceSettings(Section):
@@ -89,6 +96,9 @@ class WatchFolder(Section):
     """Optics and dose of movies in this folder."""
     references: ReferenceSettings = ReferenceSettings()
     """Gain, dark and defects for movies in this folder."""
+    tilt_series_mdoc: Path | None = None
+    """SerialEM's `.mdoc` of a tilt series, or the folder of such files: movies wait until one lists them, and are
+    weighted with the dose of the tilts before. Needed where these files do not lie beside the movies."""
 
 
 class Watching(Section):
@@ -174,6 +184,35 @@ class Processing(Section):
     max_shift_angstrom: Positive = 200.0
     """Largest motion between any two frames that is searched for."""
 
+    @field_validator("sum_range")
+    @classmethod
+    def _rising(cls, limits: tuple[float, float] | None) -> tuple[float, float] | None:
+        if limits is not None and limits[0] >= limits[1]:
+            raise ValueError(
+                f"from {limits[0]:g} to {limits[1]:g} e/Å² is no range: the lower exposure comes first"
+            )
+        return limits
+
+    @field_validator("magnification")
+    @classmethod
+    def _scales_near_one(cls, values: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+        if values is not None and not all(0.9 <= scale <= 1.1 for scale in values[:2]):
+            raise ValueError(
+                f"{values[0]:g} and {values[1]:g} are not both within 0.9 to 1.1: these are the factors by which the "
+                "picture is stretched along the major and the minor axis, as 1.003, 0.998, 34.0; not magnifications"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _sensible_together(self) -> Self:
+        if self.sum_range and not self.dose_weighting:
+            raise ValueError("sum_range is a dose-weighted sum: it needs dose_weighting")
+        if isinstance(self.reference_frame, int) and self.reference_frame < self.skip_first:
+            raise ValueError(
+                f"reference_frame {self.reference_frame} is left out by skip_first = {self.skip_first}"
+            )
+        return self
+
 
 class Archive(Section):
     """The lossless copy of each movie."""
@@ -242,6 +281,12 @@ class Settings(BaseSettings):
     queue: Queue = Queue()
     log: Log = Log()
 
+    @model_validator(mode="after")
+    def _weighted_halves_of_something(self) -> Self:
+        if self.output.even_odd_weighted and not self.processing.dose_weighting:
+            raise ValueError("output.even_odd_weighted needs processing.dose_weighting")
+        return self
+
     @field_validator("watch")
     @classmethod
     def _distinct(cls, folders: tuple[WatchFolder, ...]) -> tuple[WatchFolder, ...]:
@@ -302,7 +347,7 @@ def _explain(error: ValidationError) -> str:
             if problem["type"] == "extra_forbidden"
             else problem["msg"]
         )
-        lines.append(f"  {place}: {what}")
+        lines.append(f"  {place}: {what}" if place else f"  {what}")
     return "\n".join(lines) + "\n`komad config example` prints every key with its meaning."
 
 
@@ -317,6 +362,7 @@ def _anchored(settings: Settings, base: Path) -> Settings:
         folder.model_copy(
             update={
                 "directory": at(folder.directory),
+                "tilt_series_mdoc": at(folder.tilt_series_mdoc),
                 "references": folder.references.model_copy(
                     update={
                         name: at(getattr(folder.references, name)) for name in ("gain", "dark", "defects")

@@ -38,6 +38,7 @@ def test_relative_paths_count_from_the_file(tmp_path: Path, monkeypatch: pytest.
             archive_directory = "/archive"
             [[watch]]
             directory = "camera"
+            tilt_series_mdoc = "series"
             [watch.references]
             gain = "../gain.mrc"
             dark = "/dark.mrc"
@@ -50,6 +51,7 @@ def test_relative_paths_count_from_the_file(tmp_path: Path, monkeypatch: pytest.
     assert settings.archive_directory == Path("/archive")
     [folder] = settings.watch
     assert folder.directory == tmp_path / "camera"
+    assert folder.tilt_series_mdoc == tmp_path / "series"
     assert folder.references.gain == tmp_path.parent / "gain.mrc"
     assert folder.references.dark == Path("/dark.mrc")
     assert folder.references.defects == tmp_path / "defects.txt"
@@ -94,6 +96,26 @@ def test_the_environment_wins_and_the_rest_stays(tmp_path: Path, monkeypatch: py
         ("[watching]\nsweep_interval_s = 0", "watching.sweep_interval_s"),
         ('[workers]\ndevices = ["gpu"]', "workers.devices.0"),
         ("[workers]\ndevices = []", "workers.devices"),
+        ("[processing]\nsum_range = [25, 3]", "from 25 to 3 e/Å² is no range"),
+        ("[processing]\nsum_range = [3]", "processing.sum_range"),
+        ("[processing]\nsum_range = [3, 25]\ndose_weighting = false", "sum_range is a dose-weighted sum"),
+        ("[processing]\nmagnification = [1.3, 1.0, 0]", "not both within 0.9 to 1.1: these are the factors"),
+        ("[processing]\nmagnification = [105000, 104000, 34]", "not magnifications"),
+        ("[processing]\nn_patches = [5, 0]", "processing.n_patches.1"),
+        ("[processing]\npatch_overlap_percent = 95", "processing.patch_overlap_percent"),
+        ("[processing]\nb_factors_angstrom2 = [150]", "processing.b_factors_angstrom2"),
+        ("[processing]\ngroup_frames = [0, 0]", "processing.group_frames.0"),
+        ('[processing]\nalignment_weight = "phase"', "'optimal', 'b_factor' or 'phase_only'"),
+        ('[processing]\nreference_frame = "last"', "'first' or 'middle'"),
+        (
+            "[processing]\nskip_first = 2\nreference_frame = 1",
+            "reference_frame 1 is left out by skip_first = 2",
+        ),
+        (
+            "[output]\neven_odd_weighted = true\n[processing]\ndose_weighting = false",
+            "needs processing.dose_weighting",
+        ),
+        ('[[watch]]\ndirectory = "a"\n[watch.acquisition]\nframe_doses = [0, 0]', "no frame has a dose"),
     ],
 )
 def test_wrong_values_name_their_place(tmp_path: Path, text: str, place: str) -> None:

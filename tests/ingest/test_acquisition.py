@@ -150,3 +150,47 @@ def test_voltages_of_dose_weighting(voltage: float, usable: bool) -> None:
     sentence = missing_parameters(acquisition, Processing())
     assert (sentence == "") is usable
     assert usable or f"voltage is {voltage:g} kV (from configuration)" in sentence
+
+
+def test_a_list_of_doses_goes_with_its_source() -> None:
+    """The dose per frame is the list's mean; a better source with one dose for all sets the list aside."""
+    listed = (0.5, 1.5, 2.5)
+    sidecar = Reading(name="a.mdoc", values={"frame_doses": listed})
+    movie = header(9, 9, 3)
+    found = resolve(movie, AcquisitionSettings(), sidecar)
+    assert (found.frame_doses, found.dose_per_frame) == (listed, 1.5)
+    assert found.sources == {"frame_doses": "a.mdoc", "dose_per_frame": "a.mdoc"}
+    assert missing_parameters(replace(found, pixel_size_angstrom=1.0, voltage_kv=300.0), Processing()) == ""
+
+    one = resolve(movie, AcquisitionSettings(dose_per_frame=1.2), sidecar)
+    assert (one.frame_doses, one.dose_per_frame) == (None, 1.2)
+    assert one.notes["dose_per_frame"] == "configuration says 1.2 and is used, but a.mdoc says 1.5"
+
+    both = AcquisitionSettings(dose_per_frame=1.0, frame_doses=(1.0, 1.0, 4.0))
+    assert resolve(movie, both, sidecar).dose_per_frame == 2.0
+    assert resolve(movie, both, sidecar).frame_doses == (1.0, 1.0, 4.0)
+
+
+def test_a_bound_list_of_doses_stays() -> None:
+    """What was configured when the movie was found is not replaced by a sidecar that came later."""
+    movie = header(9, 9, 2)
+    bound = resolve(movie, AcquisitionSettings(frame_doses=(1.0, 2.0)), NO_SIDECAR)
+    late = Reading(name="a.mdoc", values={"frame_doses": (3.0, 3.0), "voltage_kv": 300.0})
+    again = resolve(movie, AcquisitionSettings(), late, bound=bound)
+    assert (again.frame_doses, again.dose_per_frame, again.voltage_kv) == ((1.0, 2.0), 1.5, 300.0)
+
+
+def test_exposure_of_a_tilt() -> None:
+    """Before a tilt: what the specimen had before the series, and the earlier tilts, in units of this one's dose."""
+    tilt = replace(COMPLETE, pre_exposure=2.0, earlier_exposures=3.5, dose_per_frame=0.5)
+    assert tilt.exposure_before(4) == 2.0 + 3.5 * 2.0
+    assert tilt.exposure(4) == pytest.approx([9.5, 10.0, 10.5, 11.0])
+    listed = replace(tilt, frame_doses=(0.5, 1.5))
+    assert listed.exposure(2) == pytest.approx([9.5, 11.0])
+
+
+def test_a_tilt_that_no_series_lists_yet_waits() -> None:
+    """The sentence names the setting; without dose weighting nothing is missing."""
+    lost = replace(COMPLETE, earlier_exposures=None)
+    assert "watch.tilt_series_mdoc (--tilt-mdoc)" in missing_parameters(lost, Processing())
+    assert missing_parameters(lost, Processing(dose_weighting=False)) == ""

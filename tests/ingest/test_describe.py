@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from komad.config import AcquisitionSettings, Processing, ReferenceSettings, WatchFolder
-from komad.errors import MovieChangedError, MovieError, MovieMissingError, ReferenceFileError
+from komad.errors import MovieChangedError, MovieError, MovieMissingError, ParameterError, ReferenceFileError
 from komad.ingest import describe, missing_parameters, reconsider
 from komad.ingest.describe import stem_of
 from komad.model import Candidate, Movie
@@ -164,3 +164,29 @@ def test_never_without_a_reference_that_is_named(write_movie: WriteMovie, tmp_pa
 def test_stems(name: str, stem: str) -> None:
     """Stems have no dots, as RELION wants, nor anything that breaks a STAR table."""
     assert stem_of(Path("/data") / name) == stem
+
+
+def test_doses_for_another_number_of_frames_are_refused(write_movie: WriteMovie) -> None:
+    """Both numbers and the source are in the message; as many doses as frames are taken."""
+    path = write_movie(shape=(4, 6, 8))
+    with pytest.raises(ParameterError, match=r"\(from configuration\) lists 3 frames, the movie has 4"):
+        described(path, frame_doses=(1.0, 1.0, 1.0))
+    assert described(path, frame_doses=(1.0, 2.0, 3.0, 4.0)).acquisition.dose_per_frame == 2.5
+
+
+def test_a_tilt_waits_for_its_series(write_movie: WriteMovie, tmp_path: Path) -> None:
+    """Found before its section was written the tilt waits; reconsidered after that, it has the dose before it."""
+    path, series = write_movie("tilt_1.mrc"), tmp_path / "series.mrc.mdoc"
+    folder = WatchFolder(
+        directory=tmp_path,
+        acquisition=AcquisitionSettings(pixel_size_angstrom=1, voltage_kv=300, dose_per_frame=0.5),
+        tilt_series_mdoc=series,
+    )
+    rows = [f"[ZValue = {i}]\nTiltAngle = {i}\nSubFramePath = tilt_{i}.mrc\n" for i in range(2)]
+    series.write_text(rows[0])
+    movie = describe(candidate(path), folder, Processing(), reference_directory=None)
+    assert "place in the tilt series unknown" in missing_parameters(movie.acquisition, Processing())
+    series.write_text("".join(rows))
+    acquisition = reconsider(movie, folder)
+    assert missing_parameters(acquisition, Processing()) == ""
+    assert acquisition.exposure_before(movie.header.n_frames) == 2.0

@@ -98,7 +98,7 @@ def test_dose_per_frame(tmp_path: Path, values: dict[str, Any], dose: float) -> 
     ("values", "reason"),
     [
         ({"FrameDosesAndNumber": "1.2 80"}, "80 frames, the movie has 40"),
-        ({"FrameDosesAndNumber": "1.2 20  2.4 20"}, "different doses"),
+        ({"FrameDosesAndNumber": "1.2 20  2.4 19"}, "different doses for 39 frames, the movie has 40"),
         ({"ExposureDose": 48, "NumSubFrames": 20}, "NumSubFrames is 20"),
         ({"ExposureDose": 0, "NumSubFrames": 40, "FrameDosesAndNumber": "0 40"}, ""),
         ({}, ""),
@@ -107,11 +107,85 @@ def test_dose_per_frame(tmp_path: Path, values: dict[str, Any], dose: float) -> 
 def test_dose_that_is_not_certain_is_left_unknown(
     tmp_path: Path, values: dict[str, Any], reason: str
 ) -> None:
-    """A zero (not calibrated), unequal frames, or another number of frames give no dose."""
+    """A zero (not calibrated) or another number of frames gives no dose."""
     reading = read(tmp_path, header(100, 100), **values)
     assert "dose_per_frame" not in reading.values
     assert reason in reading.doubts.get("dose_per_frame", "")
     assert bool(reason) == ("dose_per_frame" in reading.doubts)
+
+
+@pytest.mark.parametrize("text", ["0.5 2  1.2 38", "0.5 2  1.2 39", "0.5 1 0.5 1 1.2 38"])
+def test_frames_of_different_doses(tmp_path: Path, text: str) -> None:
+    """Pairs of dose and number become one dose for each frame; frames that the camera dropped were the last."""
+    reading = read(tmp_path, header(100, 100), FrameDosesAndNumber=text)
+    assert reading.values["frame_doses"] == (0.5, 0.5, *(1.2,) * 38)
+    assert "dose_per_frame" not in reading.values
+
+
+def tilts(*rows: dict[str, Any]) -> str:
+    """A tilt series: one section for each tilt, the movies `tilt_0.mrc`, `tilt_1.mrc`, ... in the order of the rows."""
+    return "".join(
+        f"[ZValue = {i}]\nSubFramePath = D:\\frames\\tilt_{i}.mrc\n"
+        + "".join(f"{key} = {value}\n" for key, value in row.items())
+        for i, row in enumerate(rows)
+    )
+
+
+def earlier(tmp_path: Path, text: str, movie: int, *, tilt_series: bool = False) -> float | None:
+    """Dose before this movie of a series, as a multiple of its own."""
+    path = tmp_path / "series.mrc.mdoc"
+    path.write_text(text)
+    reading = mdoc.read(path, f"tilt_{movie}.mrc", header(100, 100), named=False, tilt_series=tilt_series)
+    assert reading is not None
+    return reading.earlier_exposures
+
+
+def test_dose_of_earlier_tilts_in_the_order_of_time(tmp_path: Path) -> None:
+    """A file sorted by angle: the times tell which tilts came before, their doses add up."""
+    rows = [
+        {"TiltAngle": -3, "DateTime": "01-Aug-22  19:02:00", "ExposureDose": 4},
+        {"TiltAngle": 0, "DateTime": "01-Aug-22  19:00:00", "ExposureDose": 2},
+        {"TiltAngle": 3, "DateTime": "01-Aug-22  19:01:00", "ExposureDose": 3},
+    ]
+    assert [earlier(tmp_path, tilts(*rows), i) for i in range(3)] == [5 / 4, 0, 2 / 3]
+
+
+def test_prior_dose_of_serialem_counts(tmp_path: Path) -> None:
+    """Where SerialEM wrote the dose before (tilts that were taken again included), that is it."""
+    rows = [{"TiltAngle": 3 * i, "ExposureDose": 2, "PriorRecordDose": 2 * i + 1} for i in range(3)]
+    assert [earlier(tmp_path, tilts(*rows), i) for i in range(3)] == [0.5, 1.5, 2.5]
+
+
+def test_tilts_without_a_dose_calibration(tmp_path: Path) -> None:
+    """Exposure times stand for doses; without them all tilts are alike."""
+    rows = [{"TiltAngle": 3 * i, "ExposureDose": 0, "ExposureTime": 1 + i} for i in range(3)]
+    assert [earlier(tmp_path, tilts(*rows), i) for i in range(3)] == [0, 1 / 2, 1]
+    rows = [{"TiltAngle": 3 * i} for i in range(3)]
+    assert [earlier(tmp_path, tilts(*rows), i) for i in range(3)] == [0, 1, 2]
+
+
+def test_many_places_at_one_angle_are_no_series(tmp_path: Path) -> None:
+    """A session of single particles has one or two angles: no movie has a dose before it, unless a person says so."""
+    rows = [{"TiltAngle": angle, "ExposureDose": 40} for angle in (0.01, -0.01, 0, 30, 30.01)]
+    assert [earlier(tmp_path, tilts(*rows), i) for i in range(5)] == [0] * 5
+    assert earlier(tmp_path, tilts(*rows), 3, tilt_series=True) == 3
+
+
+@needs_real_sidecars
+@pytest.mark.parametrize(
+    ("file", "movie", "place"),
+    [
+        ("tilt_series.mdoc", "TS_01_000_0.0.mrc", 0),
+        ("tilt_series.mdoc", "TS_01_040_60.0.mrc", 40),
+        ("L1_ts_001.mrc.mdoc", "amelo_20230811_33kx_hydraliftout_0241_-60.0.tif", 40),
+        ("test.mdoc", "chrom_07_ts_010_167_000_3.0.mrc", 1),
+    ],
+)
+def test_real_tilt_series(file: str, movie: str, place: int) -> None:
+    """Uncalibrated series of real microscopes, with equal exposures: the number of tilts before."""
+    reading = mdoc.read(REAL_SIDECARS / "serialem" / file, movie, header(100, 100), named=False)
+    assert reading is not None
+    assert reading.earlier_exposures == pytest.approx(place, rel=0.02)
 
 
 def test_order_and_white_space_do_not_matter(tmp_path: Path) -> None:

@@ -70,3 +70,43 @@ def test_of_many_session_files_the_newest_are_searched(tmp_path: Path) -> None:
     assert sidecars.find(tmp_path / "a.tif", MOVIE).name == "session.mdoc"
     os.utime(tmp_path / "session.mdoc", (1, 1))
     assert sidecars.find(tmp_path / "a.tif", MOVIE).name == ""
+
+
+SERIES = "".join(
+    f"[ZValue = {i}]\nTiltAngle = {3 * i}\nExposureDose = 2\nSubFramePath = X:\\frames\\tilt_{i}.tif\n"
+    for i in range(3)
+)
+
+
+def test_a_series_beside_the_movie(tmp_path: Path) -> None:
+    """A series in the movie's folder is found by itself, unless the movie has a sidecar of its own."""
+    (tmp_path / "series.mrc.mdoc").write_text(SERIES)
+    reading = sidecars.find(tmp_path / "tilt_2.tif", MOVIE)
+    assert (reading.earlier_exposures, reading.facts["tilt_degree"]) == (2.0, 6.0)
+    (tmp_path / "tilt_2.tif.mdoc").write_text(mdoc_text(SubFramePath=r"X:\tilt_2.tif"))
+    assert sidecars.find(tmp_path / "tilt_2.tif", MOVIE).earlier_exposures == 0.0
+
+
+@pytest.mark.parametrize("place", ["series", "series/b.mrc.mdoc"])
+def test_a_series_that_is_named(tmp_path: Path, place: str) -> None:
+    """The file, or the folder of many: it adds its place and angle to the movie's own sidecar, or stands for it."""
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series/a.mrc.mdoc").write_text(
+        mdoc_text("ZValue", SubFramePath=r"X:\other.tif", TiltAngle=0)
+    )
+    (tmp_path / "series/b.mrc.mdoc").write_text(SERIES)
+    alone = sidecars.find(tmp_path / "tilt_1.tif", MOVIE, tmp_path / place)
+    assert (alone.name, alone.earlier_exposures) == ("b.mrc.mdoc", 1.0)
+    (tmp_path / "tilt_1.tif.mdoc").write_text(mdoc_text(SubFramePath=r"X:\tilt_1.tif", Defocus=-4))
+    both = sidecars.find(tmp_path / "tilt_1.tif", MOVIE, tmp_path / place)
+    assert (both.name, both.earlier_exposures) == ("tilt_1.tif.mdoc", 1.0)
+    assert (both.facts["tilt_degree"], both.facts["defocus_um"]) == (3.0, -4.0)
+
+
+def test_a_series_that_does_not_list_the_movie_yet(tmp_path: Path) -> None:
+    """Its place is unknown, not the first; a file that is not there is mentioned."""
+    (tmp_path / "series.mdoc").write_text(SERIES)
+    reading = sidecars.find(tmp_path / "tilt_3.tif", MOVIE, tmp_path / "series.mdoc")
+    assert reading.earlier_exposures is None
+    reading = sidecars.find(tmp_path / "tilt_3.tif", MOVIE, tmp_path / "gone.mdoc")
+    assert "gone.mdoc was not used: No such file" in reading.doubts["sidecar"]

@@ -126,6 +126,22 @@ def test_supply_for_one(store: Store, make_movie: MakeMovie) -> None:
     assert store.supplied_values() == {}
 
 
+def test_a_list_of_doses_comes_back_and_gives_way(store: Store, make_movie: MakeMovie) -> None:
+    """What is read equals what was written; a dose per frame that a person supplies for the movie replaces the list."""
+    acquisition = Acquisition(
+        dose_per_frame=1.5,
+        frame_doses=(1.0, 2.0),
+        sources={"dose_per_frame": "a.mdoc", "frame_doses": "a.mdoc"},
+    )
+    added = store.add_movie(make_movie("a", acquisition=acquisition))
+    assert added is not None
+    assert store.movie(added.movie_id).acquisition == acquisition
+    store.supply({"dose_per_frame": 2.0}, movie_id=added.movie_id, missing=missing)
+    supplied = store.movie(added.movie_id).acquisition
+    assert (supplied.dose_per_frame, supplied.frame_doses) == (2.0, None)
+    assert supplied.sources == {"dose_per_frame": "supplied"}
+
+
 @pytest.mark.parametrize("values", [{"pixel_size": 1.0}, {"voltage_kv": 3000}, {"sources": {}}, {}])
 def test_supply_of_nonsense(store: Store, values: dict[str, Any]) -> None:
     """Unknown names and values out of range are refused, and the names are listed."""

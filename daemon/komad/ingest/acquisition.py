@@ -9,12 +9,14 @@ Order of precedence, for each value by itself:
 5. the default, for spherical aberration, amplitude contrast, pre-exposure and optics group.
 
 What is written in the configuration therefore wins over what the microscope says; where they disagree by more than
-2 % a note says so.
+2 % a note says so. The dose per frame and a list of doses are one value in two forms, of one source: the list, where
+that source has both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from pydantic import ValidationError
@@ -53,18 +55,8 @@ def resolve(
     ParameterError
         A supplied value is out of range, or there is no such field.
     """
-    offers: list[tuple[str, Mapping[str, Any]]] = [("supplied", _checked(supplied or {}))]
-    if bound is not None:
-        offers += [
-            (source, {field: getattr(bound, field)})
-            for field, source in bound.sources.items()
-            if source in {"supplied", "configuration"}
-        ]
-    offers.append(("configuration", settings.model_dump(include=settings.model_fields_set)))
-    offers.append((reading.name, reading.values))
-    header_values, header_doubts = _from_header(header)
-    offers.append(("header", header_values))
-
+    offers = _offers(header, settings, reading, supplied, bound)
+    header_doubts = _from_header(header)[1]
     values: dict[str, Any] = AcquisitionSettings().model_dump()
     sources: dict[str, str] = {}
     doubts = {
@@ -72,7 +64,7 @@ def resolve(
         for field in reading.doubts.keys() | header_doubts.keys()
     }
     notes = {"sidecar": doubts["sidecar"]} if "sidecar" in doubts else {}
-    for field in AcquisitionSettings.model_fields:
+    for field in values:
         said = [(source, given[field]) for source, given in offers if given.get(field) is not None]
         if said:
             sources[field], values[field] = said[0]
@@ -81,7 +73,45 @@ def resolve(
         note = "; ".join(filter(None, (_disagreement(said), doubt)))
         if note:
             notes[field] = note
-    return Acquisition(**values, sources=sources, notes=notes, facts=dict(reading.facts))
+    return Acquisition(
+        **values,
+        earlier_exposures=reading.earlier_exposures,
+        sources=sources,
+        notes=notes,
+        facts=dict(reading.facts),
+    )
+
+
+def _offers(
+    header: MovieHeader,
+    settings: AcquisitionSettings,
+    reading: Reading,
+    supplied: Mapping[str, object] | None,
+    bound: Acquisition | None,
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """(source, its values) from the best source to the worst; a list of doses has its mean beside it."""
+    offers: list[tuple[str, Mapping[str, Any]]] = [("supplied", _checked(supplied or {}))]
+    if bound is not None:
+        for kept in ("supplied", "configuration"):
+            named = [field for field, source in bound.sources.items() if source == kept]
+            offers.append((kept, {field: getattr(bound, field) for field in named}))
+    offers.append(("configuration", settings.model_dump(include=settings.model_fields_set)))
+    offers.append((reading.name, reading.values))
+    offers.append(("header", _from_header(header)[0]))
+    return _with_one_list(offers)
+
+
+def _with_one_list(offers: list[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Give each list of doses its mean as dose per frame, and keep the list of the source whose dose is used."""
+    result: list[tuple[str, Mapping[str, Any]]] = []
+    known = False
+    for source, given in offers:
+        doses = given.get("frame_doses")
+        dose = fmean(doses) if doses else given.get("dose_per_frame")
+        kept = None if known else doses
+        result.append((source, {**given, "dose_per_frame": dose, "frame_doses": kept}))
+        known = known or dose is not None
+    return result
 
 
 def missing_parameters(acquisition: Acquisition, processing: Processing) -> str:
@@ -101,6 +131,12 @@ def missing_parameters(acquisition: Acquisition, processing: Processing) -> str:
         return (
             f"{names} unknown: set {settings} of this folder in the configuration, "
             f"or run `komad supply {options}`{way_out}{reasons}"
+        )
+    if processing.dose_weighting and acquisition.earlier_exposures is None:
+        return (
+            "place in the tilt series unknown: no .mdoc that watch.tilt_series_mdoc (--tilt-mdoc) names lists this "
+            "movie (yet), so that the dose before it is not known"
+            + (f" ({acquisition.notes['sidecar']})" if "sidecar" in acquisition.notes else "")
         )
     voltage = acquisition.voltage_kv
     if processing.dose_weighting and not VOLTAGE_KV[0] <= (voltage or 0.0) <= VOLTAGE_KV[-1]:

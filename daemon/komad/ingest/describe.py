@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from komad.config import Processing, WatchFolder
-from komad.errors import MovieChangedError, MovieMissingError
+from komad.errors import MovieChangedError, MovieMissingError, ParameterError
 from komad.formats.movies import read_header
 from komad.ingest import references, sidecars
 from komad.ingest.acquisition import resolve
-from komad.model import Acquisition, Candidate, Movie
+from komad.model import Acquisition, Candidate, Movie, MovieHeader
 
 _MEBIBYTE = 2**20
 
@@ -52,7 +52,7 @@ def describe(
     ReferenceFileError
         A reference that the configuration names cannot be used.
     ParameterError
-        A supplied value is out of range.
+        A supplied value is out of range, or the doses that are listed are for another number of frames.
     """
     header = read_header(candidate.path)
     fingerprint = _fingerprint(candidate)
@@ -64,9 +64,7 @@ def describe(
         fingerprint=fingerprint,
         stem=stem_of(candidate.path),
         header=header,
-        acquisition=resolve(
-            header, folder.acquisition, sidecars.find(candidate.path, header), supplied=supplied
-        ),
+        acquisition=_acquisition(candidate.path, header, folder, supplied=supplied),
         references=references.bind(folder.references, reference_directory),
         processing=processing.model_dump(),
         found_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -83,10 +81,28 @@ def reconsider(
     Raises
     ------
     ParameterError
-        A supplied value is out of range.
+        A supplied value is out of range, or the doses that are listed are for another number of frames.
     """
-    reading = sidecars.find(movie.path, movie.header)
-    return resolve(movie.header, folder.acquisition, reading, supplied=supplied, bound=movie.acquisition)
+    return _acquisition(movie.path, movie.header, folder, supplied=supplied, bound=movie.acquisition)
+
+
+def _acquisition(
+    path: Path,
+    header: MovieHeader,
+    folder: WatchFolder,
+    *,
+    supplied: Mapping[str, object] | None,
+    bound: Acquisition | None = None,
+) -> Acquisition:
+    reading = sidecars.find(path, header, folder.tilt_series_mdoc)
+    acquisition = resolve(header, folder.acquisition, reading, supplied=supplied, bound=bound)
+    doses = acquisition.frame_doses
+    if doses is not None and len(doses) != header.n_frames:
+        raise ParameterError(
+            f"{path}: frame_doses (from {acquisition.sources['frame_doses']}) lists {len(doses)} frames, the movie "
+            f"has {header.n_frames}: give one dose for each frame, or dose_per_frame for all"
+        )
+    return acquisition
 
 
 def stem_of(path: Path) -> str:

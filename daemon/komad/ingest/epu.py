@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from komad.ingest.reading import Reading, same_count, times_finer
+from komad.ingest.reading import Reading, Value, same_count, times_finer
 from komad.model import MovieHeader
 
 _METRE_IN_ANGSTROM = 1e10
@@ -82,7 +82,7 @@ def read(path: Path, header: MovieHeader) -> Reading:
         raise ValueError("not EPU's description of an image")
     document = _Document(root)
     volts = document.number("microscopeData/gun/AccelerationVoltage")
-    found = {
+    found: dict[str, tuple[Value | None, str]] = {
         "pixel_size_angstrom": _pixel_size(document, header),
         "dose_per_frame": _dose_per_frame(document, header.n_frames),
         "voltage_kv": (volts and volts / 1000, ""),

@@ -11,16 +11,21 @@ known here, so its pixel size is worked out from one of two facts, or left unkno
   physical pixel of these cameras (super-resolution is 0.5), so that PixelSpacing / Binning is the physical pixel.
 - The size of the image is given, and the movie covers the same field at the same, or a 2, 4, 8, ... times finer or
   coarser sampling on both axes.
+
+`FrameDosesAndNumber` holds pairs of e/Å² per frame and number of frames with it, `ExposureDose` is their sum; both are
+zero without a dose calibration. In a file of a tilt series each section is a tilt, with the movie of its own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from komad.ingest.reading import Reading, same_count, times_finer
+from komad.ingest.reading import Reading, Value, same_count, times_finer
 from komad.model import MovieHeader
 
 CHIPS = ((5760, 4092), (3838, 3710))
@@ -71,6 +76,14 @@ class Section:
         return next(iter(self.numbers(key)), None)
 
     @property
+    def taken_at(self) -> tuple[int, ...]:
+        """When it was taken, to be compared; () when that is not said, or not as SerialEM says it."""
+        for form in ("%d-%b-%y %H:%M:%S", "%d-%b-%Y %H:%M:%S"):
+            with suppress(ValueError):
+                return tuple(time.strptime(self.word("DateTime"), form))
+        return ()
+
+    @property
     def movie_name(self) -> str:
         """File name of the movie, without the folders of the camera computer."""
         return PureWindowsPath(self.word("SubFramePath")).name
@@ -91,7 +104,9 @@ def _pairs(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, equals, value in split if equals}
 
 
-def read(path: Path, movie_name: str, header: MovieHeader, *, named: bool) -> Reading | None:
+def read(
+    path: Path, movie_name: str, header: MovieHeader, *, named: bool, tilt_series: bool = False
+) -> Reading | None:
     """Read what a `.mdoc` says of a movie.
 
     Parameters
@@ -103,6 +118,8 @@ def read(path: Path, movie_name: str, header: MovieHeader, *, named: bool) -> Re
     named
         The sidecar is named after the movie: its only section counts even if it names another file (movies get
         renamed).
+    tilt_series
+        The sections are the tilts of one series, whatever their angles are.
 
     Returns
     -------
@@ -117,15 +134,17 @@ def read(path: Path, movie_name: str, header: MovieHeader, *, named: bool) -> Re
     text = path.read_text(encoding="utf-8", errors="replace")
     if not named and movie_name.casefold() not in text.casefold():
         return None
-    section = _section_of(movie_name, list(parse(text)), named=named)
+    sections = list(parse(text))
+    section = _section_of(movie_name, sections, named=named)
     if section is None:
         return None
-    found = {
+    found: dict[str, tuple[Value | None, str]] = {
         "pixel_size_angstrom": _pixel_size(section, header),
-        "dose_per_frame": _dose_per_frame(section, header.n_frames),
+        **_doses(section, header.n_frames),
         "voltage_kv": (section.number("Voltage"), ""),
     }
-    return Reading.of(path.name, found, _facts(section))
+    earlier = earlier_exposures(section, sections, tilt_series=tilt_series)
+    return Reading.of(path.name, found, _facts(section), earlier_exposures=earlier)
 
 
 def _section_of(movie_name: str, sections: list[Section], *, named: bool) -> Section | None:
@@ -162,22 +181,68 @@ def _pixel_size(section: Section, header: MovieHeader) -> tuple[float | None, st
     )
 
 
-def _dose_per_frame(section: Section, n_frames: int) -> tuple[float | None, str]:
-    """Dose of each frame in e/Å², or None and why. Zero means that SerialEM has no dose calibration."""
+def _doses(section: Section, n_frames: int) -> dict[str, tuple[Value | None, str]]:
+    """Dose of each frame in e/Å², one for all or a list where they differ; or None and why."""
     listed = section.numbers("FrameDosesAndNumber")
     doses, counts = listed[::2], listed[1::2]
-    if doses and len(doses) == len(counts) and min(doses) > 0:
+    if doses and len(doses) == len(counts) and min(doses) >= 0 < max(doses):
         if not same_count(sum(counts), n_frames):
-            return None, f"FrameDosesAndNumber is for {sum(counts):g} frames, the movie has {n_frames}"
+            doubt = f"FrameDosesAndNumber is for {sum(counts):g} frames, the movie has {n_frames}"
+            return {"dose_per_frame": (None, doubt)}
         if max(doses) > 1.02 * min(doses):
-            return None, "the frames have different doses (FrameDosesAndNumber)"
-        return sum(d * n for d, n in zip(doses, counts, strict=True)) / sum(counts), ""
+            return _different_doses(doses, counts, n_frames)
+        return {"dose_per_frame": (sum(d * n for d, n in zip(doses, counts, strict=True)) / sum(counts), "")}
     total, saved = section.number("ExposureDose"), section.number("NumSubFrames")
     if total and saved and total > 0:
         if not same_count(saved, n_frames):
-            return None, f"NumSubFrames is {saved:g}, the movie has {n_frames}"
-        return total / saved, ""
-    return None, ""
+            return {"dose_per_frame": (None, f"NumSubFrames is {saved:g}, the movie has {n_frames}")}
+        return {"dose_per_frame": (total / saved, "")}
+    return {}
+
+
+def _different_doses(
+    doses: tuple[float, ...], counts: tuple[float, ...], n_frames: int
+) -> dict[str, tuple[Value | None, str]]:
+    each = tuple(dose for dose, count in zip(doses, counts, strict=True) for _ in range(round(count)))
+    if len(each) < n_frames:
+        doubt = f"FrameDosesAndNumber has different doses for {len(each)} frames, the movie has {n_frames}"
+        return {"dose_per_frame": (None, doubt)}
+    return {"frame_doses": (each[:n_frames], "")}  # cameras drop frames at the end
+
+
+def earlier_exposures(section: Section, sections: Sequence[Section], *, tilt_series: bool) -> float:
+    """Dose of the tilts that were taken before, as a multiple of this one's.
+
+    Their doses are `PriorRecordDose` and `ExposureDose`; without a dose calibration they are as the exposure times, or
+    all equal.
+
+    Returns
+    -------
+    float
+        0 for the first tilt, and where the file is of no tilt series: unless `tilt_series` says so, it is one when
+        more than two thirds of its movies have an angle of their own (others are of many places at one angle).
+    """
+    tilts = [each for each in sections if each.movie_name and each.numbers("TiltAngle")]
+    angles = {round(2 * each.numbers("TiltAngle")[0]) for each in tilts}
+    if section not in tilts or not (tilt_series or 3 * len(angles) > 2 * len(tilts)):
+        return 0.0
+    prior, own = section.number("PriorRecordDose"), section.number("ExposureDose")
+    if prior is not None and own:
+        return prior / own
+    tilts = _in_time(tilts)
+    before = tilts[: tilts.index(section)]
+    for key in ("ExposureDose", "ExposureTime"):
+        amounts = [each.number(key) or 0.0 for each in (section, *before)]
+        if min(amounts) > 0:
+            return sum(amounts[1:]) / amounts[0]
+    return float(len(before))
+
+
+def _in_time(tilts: list[Section]) -> list[Section]:
+    """Sort as they were taken (a file may have been sorted by angle); as they stand where a time is missing."""
+    if not all(tilt.taken_at for tilt in tilts):
+        return tilts
+    return sorted(tilts, key=lambda tilt: tilt.taken_at)
 
 
 def _facts(section: Section) -> dict[str, float | str]:

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+Value = float | tuple[float, ...]
+"""One number, or one for each frame."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
@@ -13,19 +16,23 @@ class Reading:
 
     name: str
     """File name of the sidecar."""
-    values: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, Value] = field(default_factory=dict)
     """Field of `Acquisition` -> value in its unit."""
     doubts: Mapping[str, str] = field(default_factory=dict)
     """Field of `Acquisition` -> why what the sidecar says was not used."""
     facts: Mapping[str, float | str] = field(default_factory=dict)
     """What else is worth keeping; names carry the unit."""
+    earlier_exposures: float | None = 0.0
+    """As in `Acquisition`: None when the movie's tilt series is named and does not list it (yet)."""
 
     @classmethod
     def of(
         cls,
         name: str,
-        found: Mapping[str, tuple[float | None, str]],
+        found: Mapping[str, tuple[Value | None, str]],
         facts: Mapping[str, float | str],
+        *,
+        earlier_exposures: float = 0.0,
     ) -> Reading:
         """Make a reading from (value, doubt) of each field: the value when there is one, else the doubt, if any."""
         return cls(
@@ -35,6 +42,7 @@ class Reading:
                 field: f"{name}: {doubt}" for field, (value, doubt) in found.items() if doubt and not value
             },
             facts=facts,
+            earlier_exposures=earlier_exposures,
         )
 
 

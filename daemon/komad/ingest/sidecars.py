@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from komad.ingest import epu, mdoc
@@ -16,18 +17,35 @@ SESSION_FILES = 16
 _EPU_SUFFIX = re.compile(r"(_fractions|_eer)?$", re.IGNORECASE)
 
 
-def find(movie: Path, header: MovieHeader) -> Reading:
-    """Read the sidecar of a movie.
+def find(movie: Path, header: MovieHeader, tilt_series: Path | None = None) -> Reading:
+    """Read the sidecar of a movie, and its place in a tilt series.
 
     Looked for in the movie's folder, in this order: `<file name>.mdoc`, `<stem>.mdoc`, `<stem>.mrc.mdoc` (SerialEM);
     `<stem>.xml` without EPU's `_Fractions` or `_EER`; a `.mdoc` of the whole session with a section for the movie. A
     sidecar that cannot be read (yet) is passed over and mentioned in `doubts["sidecar"]`.
+
+    `tilt_series`, the `.mdoc` of a series or the folder of such files, tells the place in the series (a `.mdoc` that
+    was found beside the movie does so too), and is the sidecar where there is no other.
 
     Returns
     -------
     Reading
         Empty, with the name '', when there is none.
     """
+    reading = _beside(movie, header)
+    if tilt_series is None:
+        return reading
+    series, doubt = _in_series(movie, header, tilt_series)
+    if series is None:
+        doubts = {**reading.doubts, **({"sidecar": doubt} if doubt else {})}
+        return replace(reading, earlier_exposures=None, doubts=doubts)
+    if not reading.name:
+        return series
+    facts = {**series.facts, **reading.facts}
+    return replace(reading, earlier_exposures=series.earlier_exposures, facts=facts)
+
+
+def _beside(movie: Path, header: MovieHeader) -> Reading:
     doubts: dict[str, str] = {}
     for path, named in _places(movie):
         try:
@@ -43,6 +61,21 @@ def find(movie: Path, header: MovieHeader) -> Reading:
         if reading is not None:
             return reading
     return Reading(name="", doubts=doubts)
+
+
+def _in_series(movie: Path, header: MovieHeader, tilt_series: Path) -> tuple[Reading | None, str]:
+    """Reading of the series that lists the movie; or None, and why one could not be looked at."""
+    doubt = ""
+    paths = sorted(tilt_series.glob("*.mdoc")) if tilt_series.is_dir() else [tilt_series]
+    for path in paths:
+        try:
+            reading = mdoc.read(path, movie.name, header, named=False, tilt_series=True)
+        except OSError as error:
+            doubt = f"{path.name} was not used: {error.strerror}"
+            continue
+        if reading is not None:
+            return reading, ""
+    return None, doubt
 
 
 def _places(movie: Path) -> Iterator[tuple[Path, bool]]:

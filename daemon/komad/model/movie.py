@@ -65,7 +65,10 @@ class Acquisition:
     frame_doses: tuple[float, ...] | None = None
     """e/Å² of each frame, where they differ."""
     pre_exposure: float = 0.0
-    """e/Å² before frame 0."""
+    """e/Å² before frame 0; of a tilt series, before its first tilt."""
+    earlier_exposures: float | None = 0.0
+    """Dose of the tilts of this series that were taken before, as a multiple of the movie's own; None while the place
+    in the series is unknown."""
     optics_group: str = "opticsGroup1"
     sources: Mapping[str, str] = field(default_factory=dict)
     """Field name -> where its value came from: 'supplied', 'configuration', a sidecar's file name, 'header'. A field
@@ -78,10 +81,19 @@ class Acquisition:
     def exposure(self, n_frames: int) -> npt.NDArray[np.float64] | None:
         """(n_frames,) e/Å² on the specimen at the END of each frame, skipped ones included; None when unknown."""
         if self.frame_doses is not None:
-            return self.pre_exposure + np.cumsum(np.asarray(self.frame_doses, np.float64))
-        if not self.dose_per_frame:
+            doses = np.cumsum(np.asarray(self.frame_doses, np.float64))
+        elif self.dose_per_frame:
+            doses = self.dose_per_frame * np.arange(1, n_frames + 1, dtype=np.float64)
+        else:
             return None
-        return self.pre_exposure + self.dose_per_frame * np.arange(1, n_frames + 1, dtype=np.float64)
+        return self.exposure_before(n_frames) + doses
+
+    def exposure_before(self, n_frames: int) -> float:
+        """e/Å² on the specimen before frame 0, earlier tilts included."""
+        own = (
+            sum(self.frame_doses) if self.frame_doses is not None else (self.dose_per_frame or 0.0) * n_frames
+        )
+        return self.pre_exposure + (self.earlier_exposures or 0.0) * own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -252,4 +252,7 @@ def _with_supplied(acquisition: Acquisition, values: Mapping[str, Any], *, overw
         return acquisition
     notes = {name: note for name, note in acquisition.notes.items() if name not in used}
     sources = {**acquisition.sources, **dict.fromkeys(used, "supplied")}
+    if "dose_per_frame" in used and "frame_doses" not in used:  # a list from before must not overrule it
+        used["frame_doses"] = None
+        sources.pop("frame_doses", None)
     return replace(acquisition, **used, sources=sources, notes=notes)

@@ -110,7 +110,8 @@ def acquisition_values(acquisition: Acquisition) -> dict[str, Any]:
 
 def acquisition_from(values: Mapping[str, Any]) -> Acquisition:
     """Turn plain values back into an acquisition."""
-    return Acquisition(**values)
+    doses = values.get("frame_doses")
+    return Acquisition(**{**values, "frame_doses": None if doses is None else tuple(doses)})
 
 
 def movie_from(row: Row[Any]) -> Movie:
