@@ -8,36 +8,71 @@ import tempfile
 from pathlib import Path
 
 from komad.simulate import MovieSpec
-from tests.bench import accuracy, archive, folder, queue, single, status
+from tests.bench import accuracy, archive, folder, queue, scaling, single, status
+from tests.bench.suite import CASES
 
-PARTS = ["archive", "queue", "status", "single", "folder", "accuracy"]
+PARTS = ("archive", "queue", "status", "single", "folder", "scaling", "accuracy")
 
 
 def main() -> None:
     """Run the parts asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=PARTS, help=", ".join(PARTS))
-    parser.add_argument("--size", type=int, default=4096)
-    parser.add_argument("--frames", type=int, default=40)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seeds", type=int, default=4, help="movies per case of `accuracy`")
-    parser.add_argument(
-        "--keep", type=Path, help="folder for the simulated movie, used again by the next run"
-    )
-    arguments = parser.parse_args()
-    spec = MovieSpec(ny=arguments.size, nx=arguments.size, n_frames=arguments.frames, max_count=127)
+    arguments = _arguments()
+    nx, ny = arguments.size
+    spec = MovieSpec(ny=ny, nx=nx, n_frames=arguments.frames, max_count=127)
     with tempfile.TemporaryDirectory(prefix="komad-bench-") as temporary:
         place = arguments.keep or Path(temporary)
-        print(f"{os.cpu_count()} cores")
+        one_movie = place / f"{nx}x{ny}x{spec.n_frames}"
+        print(f"{os.cpu_count()} cores", flush=True)
         for part in (archive, queue, status):
             if part.__name__.rsplit(".", 1)[-1] in arguments.parts:
                 part.main()
         if "single" in arguments.parts:
-            single.main(place, spec, arguments.repeats)
+            single.main(one_movie, spec, arguments.repeats)
         if "folder" in arguments.parts:
-            folder.main(place, spec)
+            folder.main(one_movie, spec)
+        if "scaling" in arguments.parts:
+            scaling.main(place)
         if "accuracy" in arguments.parts:
-            accuracy.main(arguments.seeds)
+            accuracy.main(
+                place,
+                only=arguments.only,
+                n_seeds=arguments.seeds,
+                seed_offset=arguments.seed_offset,
+                relion=arguments.relion,
+                patches=arguments.patches,
+                frc=arguments.frc,
+                out=arguments.out,
+            )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", default=PARTS, help=", ".join(PARTS))
+    parser.add_argument("--keep", type=Path, help="folder for simulated movies, used again by the next run")
+    one = parser.add_argument_group("single, folder")
+    one.add_argument("--size", type=_size, default=(4096, 4096), help="4096, or 5760x4092 (x, y)")
+    one.add_argument("--frames", type=int, default=40)
+    one.add_argument("--repeats", type=int, default=3)
+    suite = parser.add_argument_group("accuracy")
+    suite.add_argument(
+        "--only", action="append", default=[], choices=[case.name for case in CASES], help="may be repeated"
+    )
+    suite.add_argument("--seeds", type=int, default=1, help="movies of each kind")
+    suite.add_argument("--seed-offset", type=int, default=0, help="other movies of the same kinds")
+    suite.add_argument("--no-relion", dest="relion", action="store_false", help="komad alone")
+    suite.add_argument("--patches", type=int, help="RELION's, along each axis; else the best for the size")
+    suite.add_argument("--no-frc", dest="frc", action="store_false", help="displacement fields only: faster")
+    suite.add_argument("--out", type=Path, help="JSON file for all figures, the FRC of every band too")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    return arguments
+
+
+def _size(text: str) -> tuple[int, int]:
+    """(nx, ny) from `4096` or `5760x4092`."""
+    nx, _, ny = text.partition("x")
+    return int(nx), int(ny or nx)
 
 
 if __name__ == "__main__":

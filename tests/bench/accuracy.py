@@ -1,54 +1,175 @@
-"""Error of the measured motion over many simulated movies: komad and RELION, whole frames only."""
+"""How far from the truth: komad, RELION and no correction at all, over the movies of `suite`."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
+import json
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from komad.formats.images import read_image
+from komad.formats.movies import read_frames
 from komad.simulate import MovieSpec, read_truth
+from komad.simulate.scene import build_scene
 from komad.simulate.truth import truth_path
-from tests.bench.single import prepare, run_komad, run_relion
-from tests.toy import rms_error
+from tests.bench.field import FloatArray, field_error_px, komad_field, relion_field, true_field
+from tests.bench.frc import noise_free, oracle_sum, ring_correlation
+from tests.bench.programs import komad_results, prepare, relion_results, run_komad, run_relion
+from tests.bench.suite import CASES, Case
 
-CASES: Mapping[str, dict[str, Any]] = {
-    "apoferritin": {},
-    "without local motion": {"local_motion": 0.0},
-    "gain reference 4 % wrong": {"gain_error": 0.04},
-    "single chains of 20 kDa": {"specimen": "chain"},
-    "carbon edge": {"carbon_edge": True},
-    "60 frames of 0.4 e/Å²": {"n_frames": 60, "dose_per_frame": 0.4},
-}
+RELION_PATCHES = {2048: 5, 1024: 3}
+"""Side of the movie -> patches along each axis: what gives RELION its smallest errors."""
+ORACLE_SEES = 0.05
+"""Bands where even the true field correlates less tell nothing."""
+SEEDS_APART = 100
+ROUNDING = 1.001
+"""Shifts are rounded in files: no larger an error is worse than another."""
 
 
-def main(n_seeds: int) -> None:
-    """Print mean and largest RMS error per axis, in pixels, over seeds that nothing was tuned on."""
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One movie. Errors of the displacement field are in pixels, RMS per axis; NaN is what was not measured."""
+
+    movie: str
+    seed: int
+    kind: str
+    """What komad found: no motion, one shift per frame, or a local field too."""
+    uncorrected_px: float
+    komad_px: float
+    relion_px: float
+    relion_patches: int
+    frc_oracle: tuple[float, ...]
+    """In bands from zero to Nyquist; empty when not asked for."""
+    frc_komad: tuple[float, ...]
+    frc_relion: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Komad's error over RELION's."""
+        return self.komad_px / self.relion_px
+
+    def worst_band(self, frc: tuple[float, ...]) -> float:
+        """Smallest correlation over the oracle's, over the bands where the oracle sees the specimen."""
+        parts = [
+            value / best for value, best in zip(frc, self.frc_oracle, strict=False) if best > ORACLE_SEES
+        ]
+        return min(parts, default=math.nan)
+
+
+def main(
+    folder: Path,
+    *,
+    only: list[str],
+    n_seeds: int,
+    seed_offset: int,
+    relion: bool,
+    patches: int | None,
+    frc: bool,
+    out: Path | None,
+) -> None:
+    """Print one line per movie and what it comes to; movies and RELION's results stay in `folder`."""
+    scores = []
     print(
-        f"motion error, px RMS per axis: mean (largest) of {n_seeds} movies of 2048 x 2048 x 24, 0.83 Å, 1.2 e/Å²"
+        f"{'movie':20} {'found':>6} {'none px':>8} {'komad px':>9} {'RELION px':>10}    {'ratio':>6}"
+        f" {'FRC komad':>10} {'RELION':>7}   (FRC: worst band, over that of the true field)"
     )
-    print(f"{'movies':26} {'uncorrected':>12} {'komad':>16} {'RELION':>16} {'ratio':>6}")
-    for name, changes in CASES.items():
-        errors = [_errors(MovieSpec(**{"seed": 1000 + seed} | SIZE | changes)) for seed in range(n_seeds)]
-        still, komad, relion = np.array(errors).T
-        ratio = komad.mean() / relion.mean()
-        columns = "".join(f"{column.mean():9.3f} ({column.max():.2f})" for column in (komad, relion))
-        print(f"{name:26} {still.mean():12.2f} {columns} {ratio:6.2f}", flush=True)
+    for replicate in range(n_seeds):
+        for case in (case for case in CASES if not only or case.name in only):
+            offset = seed_offset + SEEDS_APART * replicate
+            score = measure(folder, case, offset, relion=relion, patches=patches, frc=frc)
+            scores.append(score)
+            print(_line(score), flush=True)
+    print(_summary(scores))
+    if out is not None:
+        out.write_text(json.dumps([asdict(score) for score in scores], indent=1) + "\n", encoding="utf-8")
 
 
-SIZE: Mapping[str, int] = {"ny": 2048, "nx": 2048, "n_frames": 24, "max_count": 127}
+def measure(
+    folder: Path, case: Case, seed_offset: int, *, relion: bool, patches: int | None, frc: bool
+) -> Score:
+    """Simulate and correct one movie, as far as that was not done before; komad always runs."""
+    spec = case.spec(seed_offset)
+    place = folder / f"{case.name}_{spec.seed}"
+    patches = patches or RELION_PATCHES[case.length]
+    movie = prepare(place, spec)
+    true = true_field(read_truth(truth_path(movie)))
+    run_komad(place, spec, "--no-archive", "--no-even-odd")
+    details = komad_results(place) / "movie.json"
+    fields = {"komad": komad_field(details)}
+    pictures = {"komad": komad_results(place) / "movie.mrc"}
+    if relion and _relion(place, spec, patches):
+        fields["relion"] = relion_field(relion_results(place, patches) / "movie.star")
+        pictures["relion"] = relion_results(place, patches) / "movie.mrc"
+    correlations = _correlations(movie, spec, fields, pictures) if frc else {}
+    return Score(
+        movie=case.name,
+        seed=spec.seed,
+        kind=json.loads(details.read_text(encoding="utf-8"))["motion"].get("kind", ""),
+        uncorrected_px=field_error_px(np.zeros_like(true), true),
+        komad_px=field_error_px(fields["komad"], true),
+        relion_px=field_error_px(fields["relion"], true) if "relion" in fields else math.nan,
+        relion_patches=patches,
+        frc_oracle=correlations.get("oracle", ()),
+        frc_komad=correlations.get("komad", ()),
+        frc_relion=correlations.get("relion", ()),
+    )
 
 
-def _errors(spec: MovieSpec) -> tuple[float, float, float]:
-    """Error without correction, of komad, and of RELION (NaN where it is not installed)."""
-    with tempfile.TemporaryDirectory(prefix="komad-accuracy-") as directory:
-        folder = Path(directory)
-        truth = read_truth(truth_path(prepare(folder, spec))).global_shifts_px()
-        komad, relion = run_komad(folder, spec, "--no-archive"), run_relion(folder, spec)
-        return (
-            rms_error(np.zeros_like(truth), truth),
-            komad.error_px,
-            relion.error_px if relion else float("nan"),
+def _relion(place: Path, spec: MovieSpec, patches: int) -> bool:
+    """Let RELION correct a movie unless it has; False where it is not installed. Keeps what is looked at."""
+    results = relion_results(place, patches)
+    if (results / "movie.star").exists():
+        return True
+    if run_relion(place, spec, patches) is None:
+        return False
+    for file in results.iterdir():
+        if file.name not in ("movie.star", "movie.mrc"):
+            file.unlink()
+    return True
+
+
+def _correlations(
+    movie: Path, spec: MovieSpec, fields: dict[str, FloatArray], pictures: dict[str, Path]
+) -> dict[str, tuple[float, ...]]:
+    """Name -> correlation with the specimen in each band."""
+    truth = read_truth(truth_path(movie))
+    scene = build_scene(spec, truth)
+    gain = read_image(movie.parent.parent / "gain.mrc")
+    sums = {name: read_image(path) for name, path in pictures.items()}
+    sums["oracle"] = oracle_sum(read_frames(movie), gain, spec, truth)
+    fields = {**fields, "oracle": true_field(truth)}
+    return {
+        name: tuple(ring_correlation(sums[name], noise_free(scene, fields[name])).tolist()) for name in sums
+    }
+
+
+def _line(score: Score) -> str:
+    komad, relion = score.worst_band(score.frc_komad), score.worst_band(score.frc_relion)
+    return (
+        f"{score.movie:20} {score.kind:>6} {score.uncorrected_px:8.3f} {score.komad_px:9.3f} {score.relion_px:10.3f}"
+        f" ({score.relion_patches}) {score.ratio:6.2f} {komad:10.3f} {relion:7.3f}"
+    )
+
+
+def _summary(scores: list[Score]) -> str:
+    ratios = [score.ratio for score in scores if not math.isnan(score.ratio)]
+    worse = {
+        name: sum(error > ROUNDING * score.uncorrected_px for error, score in errors)
+        for name, errors in (
+            ("komad", [(score.komad_px, score) for score in scores]),
+            ("RELION", [(score.relion_px, score) for score in scores]),
         )
+    }
+    frc = [part for score in scores if not math.isnan(part := score.worst_band(score.frc_komad))]
+    lines = [
+        f"{len(scores)} movies; worse than no correction: komad {worse['komad']}, RELION {worse['RELION']}"
+    ]
+    if ratios:
+        lines.append(f"komad / RELION: median {np.median(ratios):.3f}, largest {max(ratios):.3f}")
+    if frc:
+        lines.append(
+            f"komad's FRC over that of the true field: smallest {min(frc):.3f}, median {np.median(frc):.3f}"
+        )
+    return "\n".join(lines)

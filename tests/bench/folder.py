@@ -15,7 +15,7 @@ import psutil
 
 from komad.simulate import MovieSpec
 from tests.bench.measure import resident_bytes
-from tests.bench.single import prepare
+from tests.bench.programs import prepare
 
 CONFIG = """
 state_directory = "state"
