@@ -21,6 +21,7 @@ from komad.model import (
     ReferenceFile,
     References,
 )
+from komad.model.motion import SplineField
 from komad.output.micrograph import write_micrograph
 
 SHIFTS = np.array([[np.nan, np.nan], [1.0, -2.0], [2.0, 0.0], [2.5, 1.0], [2.5, 1.5]])
@@ -71,6 +72,30 @@ RESULT = MicrographResult(
     warnings=("the gain is old",),
 )
 
+
+def local_motion() -> MotionModel:
+    """SHIFTS with a local field that is zero in frame 1, the first that is used."""
+    rng = np.random.default_rng(5)
+    coefficients = rng.normal(0, 2, (3, 4, 5, 2))
+    coefficients[0] = 0
+    return MotionModel(
+        shifts_px=SHIFTS,
+        shift_error_px=0.03,
+        n_iterations=6,
+        kind="local",
+        reason="the held-out frames fit better with it",
+        local=SplineField(
+            shape=(48, 64),
+            knots=np.array([1.875, 3.125, 5.625]),
+            moments=1.25 * (np.arange(5) + 0.5),
+            coefficients_px=coefficients,
+        ),
+        local_error_px=0.04,
+        fixed_pattern=0.02,
+        patch_centres_px=np.array([[11.5, 15.5], [11.5, 47.5], [35.5, 15.5], [35.5, 47.5]]),
+    )
+
+
 Write = Callable[..., dict[str, Any]]
 
 
@@ -79,7 +104,11 @@ def write(tmp_path: Path) -> Write:
     """Write the movie's files into `tmp_path`; keywords replace parts of movie, result or output settings."""
 
     def run(
-        *, movie: dict[str, Any] | None = None, result: dict[str, Any] | None = None, **output: Any
+        *,
+        movie: dict[str, Any] | None = None,
+        result: dict[str, Any] | None = None,
+        aligned_stack: bool = False,
+        **output: Any,
     ) -> dict[str, Any]:
         return write_micrograph(
             replace(RESULT, **(result or {})),
@@ -88,6 +117,7 @@ def write(tmp_path: Path) -> Write:
             archive_path=tmp_path / "FoilHole_1.mrcz",
             output=Output(**output),
             outliers_yx=OUTLIERS,
+            aligned_stack=aligned_stack,
         )
 
     return run

@@ -16,7 +16,7 @@ from komad.errors import OutputError
 from komad.formats import atomic
 from komad.formats.star import read_star
 from komad.model.stems import OUTPUT_SUFFIXES
-from komad.output.micrograph import SUFFIXES, write_micrograph
+from komad.output.micrograph import SUFFIXES, withdraw_micrograph, write_micrograph
 from tests.output.conftest import MOVIE, OUTLIERS, RESULT, Write
 
 ALL = {"", "_noDW", "_EVN", "_ODD", "_PS"}
@@ -30,7 +30,7 @@ def mrc(path: Path) -> tuple[np.ndarray, float]:
 
 def test_names_that_clash_are_those_that_are_written() -> None:
     """The rule that keeps movies apart knows every picture that is written beside the micrograph."""
-    assert {suffix for suffix in SUFFIXES.values() if suffix.startswith("_")} == {
+    assert {suffix for suffix in SUFFIXES.values() if suffix.startswith("_") and suffix.endswith(".mrc")} == {
         f"{suffix}.mrc" for suffix in OUTPUT_SUFFIXES
     }
 
@@ -70,6 +70,42 @@ def test_what_is_not_wanted_is_not_written(write: Write, tmp_path: Path) -> None
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"FoilHole_1.mrc", "FoilHole_1_noDW.mrc", "FoilHole_1.json", "FoilHole_1.star"}
     assert set(summary["files"].values()) == names
+
+
+def test_weighted_halves_and_dose_range(write: Write, tmp_path: Path) -> None:
+    """Each further sum has its own suffix."""
+    sums = {
+        name: np.full((48, 64), value, np.float32)
+        for value, name in enumerate(("sum_even_weighted", "sum_odd_weighted", "sum_dose_range"))
+    }
+    summary = write(result=sums)
+    for value, suffix in enumerate(("_EVN_DW", "_ODD_DW", "_DWS")):
+        assert (mrc(tmp_path / f"FoilHole_1{suffix}.mrc")[0] == value).all()
+    assert summary["files"]["dose_range"] == "FoilHole_1_DWS.mrc"
+    write()
+    assert not list(tmp_path.glob("*DW[S.]*"))[1:]  # `_noDW` alone
+
+
+def test_aligned_stack_belongs_to_the_set(write: Write, tmp_path: Path) -> None:
+    """A stack that this run wrote is listed with its size; one of an earlier run goes."""
+    stack = tmp_path / "FoilHole_1_Stk.mrcs"
+    stack.write_bytes(b"x" * 2000)
+    summary = write(aligned_stack=True)
+    assert summary["files"]["aligned_stack"] == stack.name
+    document = json.loads((tmp_path / "FoilHole_1.json").read_text())
+    assert document["file_sizes_bytes"][stack.name] == 2000
+    assert "aligned_stack" not in write()["files"]
+    assert not stack.exists()
+
+
+def test_withdrawing_leaves_a_set_that_does_not_look_complete(write: Write, tmp_path: Path) -> None:
+    """The `.star` goes, the rest stays; where there is none yet, the folder is made."""
+    write()
+    withdraw_micrograph(tmp_path, "FoilHole_1")
+    assert not (tmp_path / "FoilHole_1.star").exists()
+    assert (tmp_path / "FoilHole_1.mrc").exists()
+    withdraw_micrograph(tmp_path / "new", "FoilHole_1")
+    assert (tmp_path / "new").is_dir()
 
 
 def test_float16_sums(write: Write, tmp_path: Path) -> None:
@@ -172,6 +208,31 @@ def test_motion_star(write: Write, tmp_path: Path) -> None:
     assert list(shifts["rlnMicrographShiftY"]) == [-9999, 0, 1, 1.5, 1.5]
     hot = tables["hot_pixels"].columns
     assert (list(hot["rlnCoordinateX"]), list(hot["rlnCoordinateY"])) == ([40, 5], [3, 17])
+
+
+def test_warnings_stand_in_the_star(write: Write, tmp_path: Path) -> None:
+    """As comments that no reader takes for a block or a version, whatever is in them."""
+    awkward = "the gain /data_1/gain.mrc\n# version 1 is old"
+    write(result={"warnings": ("no motion", awkward)})
+    text = (tmp_path / "FoilHole_1.star").read_text()
+    assert "# warning: no motion\n" in text
+    assert [line for line in text.splitlines() if "data_" in line] == [
+        "data_general",
+        "data_global_shift",
+        "data_hot_pixels",
+    ]
+    assert text.count("# version") == 3
+    assert read_star(tmp_path / "FoilHole_1.star")["general"].columns["rlnImageSizeX"] == 64
+
+
+def test_frames_left_out_at_the_start_move_the_start_frame(write: Write, tmp_path: Path) -> None:
+    """RELION counts local motion from the start frame: it is the first frame with a shift."""
+    shifts = RESULT.motion.shifts_px.copy()
+    shifts[1] = np.nan
+    write(result={"motion": replace(RESULT.motion, shifts_px=shifts)})
+    tables = read_star(tmp_path / "FoilHole_1.star")
+    assert tables["general"].columns["rlnMicrographStartFrame"] == 3
+    assert list(tables["global_shift"].columns["rlnMicrographShiftX"])[:3] == [-9999, -9999, 0]
 
 
 def test_a_gain_that_is_turned_is_not_named_in_the_star(write: Write, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ class Table:
     columns: Mapping[str, Any]
     """Name without the underscore (`rlnVoltage`) -> value for a list, sequence of equal length for a loop."""
     loop: bool
+    comments: tuple[str, ...] = ()
+    """Lines for people, written before the block; readers pass over them."""
 
 
 def dumps(tables: Sequence[Table], version: int = 30001) -> str:
@@ -42,7 +44,15 @@ def dumps(tables: Sequence[Table], version: int = 30001) -> str:
     StarError
         A value cannot be written (not finite, a line break, both kinds of quotes), or columns differ in length.
     """
-    return "".join(f"\n# version {version}\n\ndata_{table.name}\n\n{_body(table)}\n" for table in tables)
+    return "".join(
+        f"\n# version {version}\n{_remarks(table)}\ndata_{table.name}\n\n{_body(table)}\n" for table in tables
+    )
+
+
+def _remarks(table: Table) -> str:
+    # RELION looks for `data_` and `# version` anywhere in a line, so no comment may hold them.
+    words = (" ".join(comment.split()).replace("data_", "data-") for comment in table.comments)
+    return "".join(f"# {line.replace('# version', 'version')}\n" for line in words)
 
 
 def _body(table: Table) -> str:

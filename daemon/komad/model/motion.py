@@ -116,7 +116,7 @@ class MotionModel:
     @property
     def used(self) -> npt.NDArray[np.bool_]:
         """(n_frames,) which frames were aligned and added."""
-        return np.isfinite(self.shifts_px).all(axis=1)
+        return np.asarray(np.isfinite(self.shifts_px).all(axis=1))
 
     def shifts_on_grid_px(self, y: npt.ArrayLike, x: npt.ArrayLike) -> FloatArray:
         """(n_frames, len(y), len(x), 2) as (y, x): the whole shift on a grid; NaN where the frame was left out."""

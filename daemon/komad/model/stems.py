@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-OUTPUT_SUFFIXES = ("_noDW", "_EVN", "_ODD", "_PS")
+OUTPUT_SUFFIXES = ("_noDW", "_EVN", "_ODD", "_EVN_DW", "_ODD_DW", "_DWS", "_PS")
 """What follows the stem in the names of micrographs: a movie called `a_PS` beside a movie `a` would write over its
 files."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,10 +16,12 @@ from komad import __version__
 from komad.config import Output, Processing
 from komad.errors import OutputError
 from komad.formats import atomic, images, star
-from komad.model import MicrographResult, MotionModel, Movie, ReferenceFile
-from komad.model.motion import early_late_px, path_length_px
+from komad.model import MicrographResult, Movie, ReferenceFile
+from komad.output.motion import expected_error_angstrom, finite, motion_lengths_px, motion_record
+from komad.output.polynomial import frame_weights, nearest_polynomial
 from komad.output.relion import movie_tables
 from komad.output.thumbnail import thumbnail_png
+from komad.output.tracks import motion_tracks
 
 WRITERS = 2
 """Files of a movie that are written at the same time: one computes while another waits for its disk."""
@@ -31,6 +33,10 @@ SUFFIXES = {
     "micrograph_no_dw": "_noDW.mrc",
     "even": "_EVN.mrc",
     "odd": "_ODD.mrc",
+    "even_weighted": "_EVN_DW.mrc",
+    "odd_weighted": "_ODD_DW.mrc",
+    "dose_range": "_DWS.mrc",
+    "aligned_stack": "_Stk.mrcs",
     "power_spectrum": "_PS.mrc",
     "thumbnail": ".png",
     "details": ".json",
@@ -46,6 +52,19 @@ class _Picture:
     float16: bool
 
 
+def withdraw_micrograph(directory: Path, stem: str) -> None:
+    """Remove the `.star` of an earlier run, so that its set does not look complete while a new one is made.
+
+    `write_micrograph` does it, too; call it before anything else is written under the movie's names.
+
+    Raises
+    ------
+    OutputError
+        The directory cannot be made or written to.
+    """
+    _make_room(directory, [directory / f"{stem}{SUFFIXES['motion']}"])
+
+
 def write_micrograph(
     result: MicrographResult,
     movie: Movie,
@@ -54,6 +73,7 @@ def write_micrograph(
     archive_path: Path | None,
     output: Output,
     outliers_yx: npt.NDArray[np.int32],
+    aligned_stack: bool = False,
 ) -> dict[str, object]:
     """Write every file of a movie into `directory`; `<stem>.star` is last.
 
@@ -68,6 +88,8 @@ def write_micrograph(
         The MRCZ archive; None when there is none.
     outliers_yx
         (n_outliers, 2) as (y, x): the pixels that were replaced, for RELION's `hot_pixels`.
+    aligned_stack
+        Whether this run has written the aligned stack, under its name; if not, one of an earlier run goes.
 
     Returns
     -------
@@ -80,7 +102,11 @@ def write_micrograph(
         A file cannot be written.
     """
     pictures = _pictures(result, output)
-    kinds = [*pictures, *(["thumbnail"] if output.thumbnail else []), "details", "motion"]
+    made = {*pictures, "details", "motion"}
+    made |= {
+        kind for kind, wanted in (("thumbnail", output.thumbnail), ("aligned_stack", aligned_stack)) if wanted
+    }
+    kinds = [kind for kind in SUFFIXES if kind in made]
     paths = {kind: directory / f"{movie.stem}{SUFFIXES[kind]}" for kind in SUFFIXES}
     _make_room(directory, [paths["motion"], *(path for kind, path in paths.items() if kind not in kinds)])
 
@@ -100,25 +126,33 @@ def write_micrograph(
             written.append(writers.submit(_write_thumbnail, paths["thumbnail"], result, movie))
     for future in written:
         future.result()
-    processing = Processing.model_validate(dict(movie.processing))
-    motion_star = star.dumps(movie_tables(movie, result.motion, outliers_yx, processing=processing))
+    files = {kind: paths[kind].name for kind in kinds}
+    summary = summarise(result, movie, files=files, archive_path=archive_path)
+    polynomial = nearest_polynomial(
+        result.motion, frame_weights(movie.acquisition, len(result.motion.shifts_px))
+    )
+    motion_star = star.dumps(
+        movie_tables(
+            movie,
+            result.motion,
+            polynomial,
+            outliers_yx,
+            processing=Processing.model_validate(dict(movie.processing)),
+            warnings=warnings_of(result, movie),
+        )
+    )
     sizes = {
         paths[kind].name: paths[kind].stat().st_size for kind in kinds if kind not in ("details", "motion")
     }
     sizes[paths["motion"].name] = len(motion_star.encode())
-
-    files = {kind: paths[kind].name for kind in kinds}
-    summary = {
-        **summarise(result, movie, files=files, archive_path=archive_path),
-        "output_bytes": sum(sizes.values()),
-    }
+    summary["output_bytes"] = sum(sizes.values())
     details = {
         **summary,
         **bound_values(movie),
-        "motion": _motion(result.motion, movie),
+        "motion": motion_record(result.motion, movie, polynomial),
         "file_sizes_bytes": sizes,
     }
-    atomic.write_text(paths["details"], json.dumps(details, indent=1, allow_nan=False) + "\n")
+    atomic.write_text(paths["details"], _json(details) + "\n")
     atomic.write_text(paths["motion"], motion_star)
     return summary
 
@@ -131,6 +165,9 @@ def _pictures(result: MicrographResult, output: Output) -> dict[str, _Picture]:
         "micrograph_no_dw": None if weighted is None else result.sum_unweighted,
         "even": result.sum_even,
         "odd": result.sum_odd,
+        "even_weighted": result.sum_even_weighted,
+        "odd_weighted": result.sum_odd_weighted,
+        "dose_range": result.sum_dose_range,
     }
     pictures = {
         kind: _Picture(image, result.pixel_size_angstrom, output.float16)
@@ -181,29 +218,33 @@ def summarise(
         "optics_group": acquisition.optics_group,
         "motion_px": motion_px,
         "motion_angstrom": {name: length * pixel_size for name, length in motion_px.items()},
-        "shift_error_px": _finite(result.motion.shift_error_px),
+        "motion_kind": result.motion.kind,
+        "shift_error_px": finite(result.motion.shift_error_px),
+        "expected_error_angstrom": expected_error_angstrom(result.motion, movie),
         "n_outliers": result.n_outliers,
-        "mean_e_per_px_frame": _finite(result.mean_e_per_px_frame),
+        "mean_e_per_px_frame": finite(result.mean_e_per_px_frame),
         "timings_s": {stage: round(seconds, 4) for stage, seconds in result.timings_s.items()},
-        "warnings": [*result.warnings, *(f"{name}: {note}" for name, note in acquisition.notes.items())],
+        "warnings": warnings_of(result, movie),
     }
 
 
-def motion_lengths_px(motion: MotionModel, movie: Movie) -> dict[str, float]:
-    """Path length in pixels of the movie: total, early (first 4 e/Å²), late."""
-    early, late = early_late_px(motion.shifts_px, movie.acquisition.exposure(len(motion.shifts_px)))
-    return {"total": path_length_px(motion.shifts_px), "early": early, "late": late}
+def warnings_of(result: MicrographResult, movie: Movie) -> list[str]:
+    """What a person should know of the movie: what the stages said, and sources of parameters that disagree."""
+    return [*result.warnings, *(f"{name}: {note}" for name, note in movie.acquisition.notes.items())]
 
 
 def _write_thumbnail(path: Path, result: MicrographResult, movie: Movie) -> None:
     micrograph = result.sum_unweighted if result.sum_dose_weighted is None else result.sum_dose_weighted
     pixel_size = movie.acquisition.pixel_size_angstrom or result.pixel_size_angstrom
     lengths = {name: px * pixel_size for name, px in motion_lengths_px(result.motion, movie).items()}
+    caption = f"motion {lengths['total']:.1f} Å, early {lengths['early']:.1f} Å"
+    if result.motion.local is not None:
+        caption += f"; local {lengths['local_rms']:.1f} Å, corners {lengths['local_corner']:.1f} Å"
     png = thumbnail_png(
         micrograph,
         pixel_size_angstrom=result.pixel_size_angstrom,
-        displacement_angstrom=result.motion.displacement_px * pixel_size,
-        caption=f"motion {lengths['total']:.1f} Å, early {lengths['early']:.1f} Å",
+        tracks=motion_tracks(result.motion, movie, pixel_size_angstrom=pixel_size),
+        caption=caption,
     )
     atomic.write_bytes(path, png)
 
@@ -236,22 +277,15 @@ def _reference(file: ReferenceFile | None) -> dict[str, str] | None:
     return None if file is None else {"path": str(file.original_path), "sha256": file.sha256}
 
 
-def _motion(motion: MotionModel, movie: Movie) -> dict[str, object]:
-    """Per-frame shifts as [y, x], None for a frame that was skipped; frame 0 is the first of the movie."""
-    pixel_size = movie.acquisition.pixel_size_angstrom or math.nan
-
-    def rows(shifts: npt.NDArray[np.float64]) -> list[list[float] | None]:
-        return [row.tolist() if np.isfinite(row).all() else None for row in shifts.round(5)]
-
-    return {
-        "shifts_yx_px": rows(motion.shifts_px),
-        "shifts_yx_angstrom": rows(motion.shifts_px * pixel_size),
-        "shift_error_px": _finite(motion.shift_error_px),
-        "supported": motion.supported,
-        "n_iterations": motion.n_iterations,
-    }
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return float(value) if math.isfinite(value) else None
+def _json(value: object, depth: int = 0) -> str:
+    """JSON with a line per key, and per entry of a list of lists: a frame is a line, not a number."""
+    if isinstance(value, Mapping) and value:
+        inner = [f"{json.dumps(str(name))}: {_json(entry, depth + 1)}" for name, entry in value.items()]
+        brackets = "{}"
+    elif isinstance(value, list) and any(isinstance(entry, list) for entry in value):
+        inner = [json.dumps(entry, allow_nan=False) for entry in value]
+        brackets = "[]"
+    else:
+        return json.dumps(value, allow_nan=False)
+    indent = "\n" + " " * (depth + 1)
+    return brackets[0] + indent + f",{indent}".join(inner) + indent[:-1] + brackets[1]

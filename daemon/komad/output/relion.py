@@ -16,26 +16,44 @@ import numpy.typing as npt
 from komad.config import Processing
 from komad.formats.star import Table
 from komad.model import MotionModel, Movie
+from komad.output.polynomial import Polynomial
 
 NOT_OBSERVED = -9999.0
 """What RELION writes for the shift of a frame that was left out."""
-NO_LOCAL_MODEL = 0
-"""rlnMotionModelVersion when there are global shifts only."""
+NO_LOCAL_MODEL, POLYNOMIAL_MODEL = 0, 1
+"""rlnMotionModelVersion: global shifts only, or the polynomial on top of them."""
 
 
 def movie_tables(
     movie: Movie,
     motion: MotionModel,
+    polynomial: Polynomial | None,
     outliers_yx: npt.NDArray[np.int32],  # (n_outliers, 2)
     *,
     processing: Processing,
+    warnings: Sequence[str] = (),
 ) -> list[Table]:
-    """The tables of `<stem>.star`: general, global_shift, and hot_pixels where there are any."""
-    tables = [_general(movie, processing), _global_shift(motion)]
-    return [*tables, _hot_pixels(outliers_yx)] if len(outliers_yx) else tables
+    """The tables of `<stem>.star` in RELION's order, those that have something to say.
+
+    These are general (with the warnings as comments), global_shift, local_motion_model, hot_pixels and local_shift.
+    """
+    tables = [_general(movie, motion, polynomial, processing, warnings), _global_shift(motion)]
+    if polynomial is not None:
+        tables.append(_local_motion_model(polynomial))
+    if len(outliers_yx):
+        tables.append(_hot_pixels(outliers_yx))
+    if polynomial is not None and motion.patch_centres_px is not None:
+        tables.append(_local_shift(motion, motion.patch_centres_px))
+    return tables
 
 
-def _general(movie: Movie, processing: Processing) -> Table:
+def _general(
+    movie: Movie,
+    motion: MotionModel,
+    polynomial: Polynomial | None,
+    processing: Processing,
+    warnings: Sequence[str],
+) -> Table:
     header, acquisition, references = movie.header, movie.acquisition, movie.references
     values: dict[str, object] = {
         "rlnImageSizeX": header.nx,
@@ -51,17 +69,17 @@ def _general(movie: Movie, processing: Processing) -> Table:
         values["rlnMicrographOriginalPixelSize"] = acquisition.pixel_size_angstrom
     if acquisition.dose_per_frame is not None:
         values["rlnMicrographDoseRate"] = acquisition.dose_per_frame
-    values["rlnMicrographPreExposure"] = acquisition.pre_exposure
+    values["rlnMicrographPreExposure"] = acquisition.exposure_before(header.n_frames)
     if acquisition.voltage_kv is not None:
         values["rlnVoltage"] = acquisition.voltage_kv
-    values["rlnMicrographStartFrame"] = processing.skip_first + 1
-    values["rlnMotionModelVersion"] = NO_LOCAL_MODEL
-    return Table("general", values, loop=False)
+    # RELION counts the frames of the local model from this one.
+    values["rlnMicrographStartFrame"] = int(np.argmax(motion.used)) + 1
+    values["rlnMotionModelVersion"] = NO_LOCAL_MODEL if polynomial is None else POLYNOMIAL_MODEL
+    return Table("general", values, loop=False, comments=tuple(f"warning: {text}" for text in warnings))
 
 
 def _global_shift(motion: MotionModel) -> Table:
-    used = np.isfinite(motion.shifts_px).all(axis=1)
-    from_first = motion.shifts_px - motion.shifts_px[np.argmax(used)]
+    from_first = motion.shifts_px - motion.shifts_px[np.argmax(motion.used)]
     shifts = np.where(np.isfinite(from_first), from_first, NOT_OBSERVED)
     return Table(
         "global_shift",
@@ -69,6 +87,42 @@ def _global_shift(motion: MotionModel) -> Table:
             "rlnMicrographFrameNumber": np.arange(1, len(shifts) + 1),
             "rlnMicrographShiftX": shifts[:, 1],
             "rlnMicrographShiftY": shifts[:, 0],
+        },
+        loop=True,
+    )
+
+
+def _local_motion_model(polynomial: Polynomial) -> Table:
+    y, x = polynomial.coefficients_px
+    misfit = (
+        f"{polynomial.misfit_rms_px:.3f} px RMS, {polynomial.misfit_largest_px:.3f} px at the worst point"
+    )
+    return Table(
+        "local_motion_model",
+        {
+            "rlnMotionModelCoeffsIdx": np.arange(len(x) + len(y)),
+            "rlnMotionModelCoeff": np.concatenate([x, y]),
+        },
+        loop=True,
+        comments=(f"distance of this model to the measured field: {misfit}",),
+    )
+
+
+def _local_shift(motion: MotionModel, centres_px: npt.NDArray[np.float64]) -> Table:
+    """The measured field at the patches, not its polynomial; RELION shows it and computes nothing from it."""
+    assert motion.local is not None
+    frames = np.flatnonzero(motion.used)
+    shifts = motion.local.at_places(*centres_px.T)[frames]
+    shifts -= shifts[0]
+    n_patches = len(centres_px)
+    return Table(
+        "local_shift",
+        {
+            "rlnMicrographFrameNumber": np.tile(frames + 1, n_patches),
+            "rlnCoordinateX": np.repeat(centres_px[:, 1], len(frames)),
+            "rlnCoordinateY": np.repeat(centres_px[:, 0], len(frames)),
+            "rlnMicrographShiftX": shifts[:, :, 1].T.ravel().round(5),
+            "rlnMicrographShiftY": shifts[:, :, 0].T.ravel().round(5),
         },
         loop=True,
     )
