@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from komad.status.places import Place
-from komad.store.overview import HeldGroup, JobError, Overview, Window, WorkerState
+from komad.store.overview import HeldGroup, JobError, Overview, WarningGroup, Window, WorkerState
 
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 
@@ -60,6 +60,14 @@ BUSY = Overview(
             state="failed",
             code="movie_truncated",
             message="/data/FoilHole_3.tiff ends after frame 12 of 40",
+        ),
+    ),
+    warnings=(
+        WarningGroup(
+            at=NOW - timedelta(minutes=2),
+            stem="FoilHole_4",
+            n_movies=12,
+            text="2.1 % of the pixels are outliers",
         ),
     ),
     paused="",

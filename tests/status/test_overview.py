@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -89,6 +90,28 @@ def test_workers_and_errors(store: Store, tmp_path: Path) -> None:
         ("c", "archive", "queued", "movie_truncated"),
         ("b", "correct", "failed", "movie_unreadable"),
     ]
+
+
+def test_warnings_of_the_last_hour_are_counted(store: Store, tmp_path: Path) -> None:
+    """Movies with the same warning are one line with the newest of them; an hour later it is gone."""
+    for name, warnings in (("e", ["no motion"]), ("f", ["no motion", "many outliers"]), ("g", [])):
+        store.add_movie(movie(name))
+        with store.write() as connection:
+            connection.exec_driver_sql(
+                "UPDATE jobs SET state = 'done', summary = ?, ended_at = ? WHERE kind = 'correct'"
+                " AND movie_id = (SELECT movie_id FROM movies WHERE stem = ?)",
+                (
+                    json.dumps({"warnings": warnings}),
+                    datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    name,
+                ),
+            )
+    found = read_overview(tmp_path, now=datetime.now(UTC)).warnings
+    assert {(group.text, group.n_movies, group.stem) for group in found} == {
+        ("no motion", 2, "f"),
+        ("many outliers", 1, "f"),
+    }
+    assert read_overview(tmp_path, now=datetime.now(UTC) + timedelta(hours=2)).warnings == ()
 
 
 def test_pause_is_shown(store: Store, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_screen_holds_the_numbers(overview: Facts) -> None:
         "/mnt/camera",
         "7 correct the pixel size",
         "movie_truncated",
+        "12 movies, last FoilHole_4: 2.1 % of the pixels are outliers",
     ):
         assert wanted in text
 
@@ -83,7 +84,7 @@ def test_json_has_the_documented_keys_and_plain_values(overview: Facts) -> None:
     assert document["schema_version"] == 1
     assert set(document) == {
         "schema_version", "taken_at", "running", "paused", "last_movie", "counts", "rates", "clears_in_s",
-        "workers", "disks", "folders", "held", "errors",
+        "workers", "disks", "folders", "held", "errors", "warnings",
     }  # fmt: skip
     assert document["counts"] == {
         "found": 1000, "archived": 980, "corrected": 970, "failed": 3, "held": 7, "backlog": 20,

@@ -27,4 +27,5 @@ def to_json(view: StatusView) -> dict[str, object]:
         "folders": [{"path": str(folder.path), "reachable": folder.reachable} for folder in view.folders],
         "held": [asdict(group) for group in view.held],
         "errors": [asdict(error) for error in view.errors],
+        "warnings": [asdict(warning) for warning in view.warnings],
     }

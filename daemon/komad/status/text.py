@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from komad.status.view import DiskView, ErrorView, Rates, StatusView, WorkerView
+from komad.status.view import DiskView, ErrorView, Rates, StatusView, WarningView, WorkerView
 
 MAX_WORKERS, MAX_DISKS, MAX_FOLDERS, MAX_HELD, MAX_ERRORS = 4, 2, 2, 3, 3
 """Lines per block, so that all of it stays on one screen."""
@@ -34,7 +34,8 @@ def render(view: StatusView) -> RenderableType:
             "folders", [_folder(str(place.path), place.reachable) for place in view.folders], MAX_FOLDERS
         ),
         *_block("held", [_held(group.n_jobs, group.kind, group.reason) for group in view.held], MAX_HELD),
-        *_block("errors", [_error(error) for error in view.errors], MAX_ERRORS),
+        *_block("errors", [_error(error) for error in view.errors], MAX_ERRORS - bool(view.warnings)),
+        *([_warning(view.warnings[0])] if view.warnings else []),
     )
 
 
@@ -155,6 +156,11 @@ def _error(error: ErrorView) -> Text:
         (what, style),
         f" {error.code}: {error.message}",
     )
+
+
+def _warning(warning: WarningView) -> Text:
+    movies = warning.stem if warning.n_movies == 1 else f"{warning.n_movies} movies, last {warning.stem}"
+    return _line(("warning  ", "bold cyan"), f"{movies}: ", (warning.text, CARE))
 
 
 def _line(*parts: str | tuple[str, str]) -> Text:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from komad.status.places import Place
-from komad.store.overview import HeldGroup, JobError, Overview, WorkerState
+from komad.store.overview import HeldGroup, JobError, Overview, WarningGroup, WorkerState
 
 BEAT_TIMEOUT_S = 15.0
 """A worker without a beat for longer counts as silent (the lease of its job ends then)."""
@@ -77,6 +77,16 @@ class ErrorView:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WarningView:
+    """A warning of the last hour, with its newest movie."""
+
+    age_s: float
+    stem: str
+    n_movies: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StatusView:
     """Everything that a renderer shows."""
 
@@ -96,6 +106,7 @@ class StatusView:
     """The watched ones."""
     held: tuple[HeldGroup, ...]
     errors: tuple[ErrorView, ...]
+    warnings: tuple[WarningView, ...]
 
 
 def build_view(overview: Overview, places: Sequence[Place], *, now: datetime) -> StatusView:
@@ -116,6 +127,7 @@ def build_view(overview: Overview, places: Sequence[Place], *, now: datetime) ->
         folders=tuple(place for place in places if place.role == "watch"),
         held=overview.held,
         errors=tuple(_error(error, now) for error in overview.errors),
+        warnings=tuple(_warning(group, now) for group in overview.warnings),
     )
 
 
@@ -199,6 +211,15 @@ def _error(error: JobError, now: datetime) -> ErrorView:
         state=error.state,
         code=error.code,
         message=error.message,
+    )
+
+
+def _warning(group: WarningGroup, now: datetime) -> WarningView:
+    return WarningView(
+        age_s=max(0.0, (now - group.at).total_seconds()),
+        stem=group.stem,
+        n_movies=group.n_movies,
+        text=group.text,
     )
 
 

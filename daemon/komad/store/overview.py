@@ -6,6 +6,7 @@ Plain SQL through the standard library: `komad status` may take 0.3 s as a whole
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -18,6 +19,7 @@ from komad.errors import StoreError
 DATABASE = "komad.sqlite"
 BUSY_TIMEOUT_S = 2.0
 N_LAST_ERRORS = 5
+N_LAST_WARNINGS = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +59,18 @@ class JobError:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WarningGroup:
+    """Movies of the last hour that were corrected with the same warning."""
+
+    at: datetime
+    """When the newest of them was done."""
+    stem: str
+    """The newest of them."""
+    n_movies: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
     """What happened since some time."""
 
@@ -86,6 +100,8 @@ class Overview:
     """Without those that only wait for an archive; the largest group first."""
     workers: tuple[WorkerState, ...]
     errors: tuple[JobError, ...]
+    """The newest first."""
+    warnings: tuple[WarningGroup, ...]
     """The newest first."""
     paused: str
     """Why no job is claimed; '' when jobs are."""
@@ -119,6 +135,7 @@ def read_overview(state_directory: Path, *, now: datetime) -> Overview:
             held=_held(connection),
             workers=_workers(connection),
             errors=_errors(connection),
+            warnings=_warnings(connection, hour_ago),
             paused=next(
                 (row[0] for row in connection.execute("SELECT value FROM meta WHERE key = 'pause'")), ""
             ),
@@ -217,6 +234,25 @@ def _errors(connection: sqlite3.Connection) -> tuple[JobError, ...]:
         JobError(at=_time(at), stem=stem, kind=kind, state=state, code=code, message=message)
         for at, stem, kind, state, code, message in rows
     )
+
+
+def _warnings(connection: sqlite3.Connection, since: str) -> tuple[WarningGroup, ...]:
+    rows = connection.execute(
+        "SELECT jobs.ended_at, movies.stem, json_extract(jobs.summary, '$.warnings')"
+        " FROM jobs JOIN movies USING (movie_id)"
+        " WHERE jobs.state = 'done' AND jobs.kind = 'correct' AND jobs.ended_at >= ?"
+        " AND json_array_length(jobs.summary, '$.warnings') > 0 ORDER BY jobs.ended_at DESC",
+        (since,),
+    )
+    movies: dict[str, list[tuple[str, str]]] = {}
+    for ended_at, stem, texts in rows:
+        for text in json.loads(texts):
+            movies.setdefault(text, []).append((ended_at, stem))
+    groups = [
+        WarningGroup(at=_time(found[0][0]), stem=found[0][1], n_movies=len(found), text=text)
+        for text, found in movies.items()
+    ]
+    return tuple(groups[:N_LAST_WARNINGS])
 
 
 def _window(connection: sqlite3.Connection, since: str) -> Window:
