@@ -12,6 +12,7 @@ import typer
 
 from komad import __version__
 from komad.cli import config, demo, exits, jobs, process, run, simulate, status
+from komad.cli.options import GroupedCommand
 from komad.errors import KomadError
 
 app = typer.Typer(
@@ -26,7 +27,9 @@ app = typer.Typer(
     epilog=exits.table(),
 )
 app.command(name="run", short_help="Watch folders and process every movie that appears.")(run.run)
-app.command(name="process", short_help="Process movies now, without a daemon.")(process.process)
+app.command(name="process", cls=GroupedCommand, short_help="Process movies now, without a daemon.")(
+    process.process
+)
 app.command(name="status", short_help="Show how the session goes.")(status.status)
 app.command(name="jobs", short_help="List jobs, the newest first.")(jobs.jobs)
 app.command(name="show", short_help="Show all that is known about one movie.")(jobs.show)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +16,8 @@ from komad.formats.images import is_foreign
 from komad.ingest import describe, missing_parameters
 from komad.model import Candidate, Movie
 from komad.output.micrograph import SUFFIXES
-from komad.output.session import SessionIndex
+from komad.output.session import PROCESSED, SessionIndex
+from komad.watch.sweep import Selection
 from komad.work.archive import archive_movie, read_source
 from komad.work.correct import make_micrographs, write_results
 
@@ -33,7 +35,65 @@ class OneOff:
     output: Output
     archive: Archive
     movies: tuple[Path, ...] = ()
-    """All movies of the command: no result may take the place of one."""
+    """All movies of the command, in its order: no result may take the place of one."""
+    tilt: tuple[float, float] | None = None
+    """The movies are tilts in the order in which they were taken: angle of the first, step to the next, degrees."""
+
+
+def find_movies(given: Sequence[Path], folder: WatchFolder, output: Path) -> tuple[Path, ...]:
+    """Replace each folder that is given by its movies, in the order of their names; sub-folders are not looked into.
+
+    Raises
+    ------
+    ParameterError
+        A folder cannot be read, holds no movie, or is where the results go.
+    """
+    references = folder.references
+    given_files = [
+        path for path in (references.gain, references.dark, references.defects) if path is not None
+    ]
+    found: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        if path.resolve() == output:
+            raise ParameterError(
+                f"results in {path} would be taken for movies the next time; choose another folder with --output"
+            )
+        selection = Selection(folder.model_copy(update={"directory": path.resolve()}), given_files)
+        try:
+            names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+        except OSError as error:
+            raise ParameterError(f"{path} cannot be read: {error.strerror}") from error
+        movies = [path / name for name in names if selection.is_movie(name, str(path.resolve() / name))]
+        if not movies:
+            raise ParameterError(f"{path} holds no file named {' or '.join(folder.patterns)}; see --pattern")
+        found += movies
+    return tuple(found)
+
+
+def done_before(settings: OneOff) -> set[Path]:
+    """Which of the movies the output has already, complete and of just this file; with whatever settings."""
+    directory = settings.output.directory
+    try:
+        lines = (directory / PROCESSED).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return set()
+    stems = {line["movie"]: line["stem"] for line in map(json.loads, lines)}
+    return {path for path in settings.movies if _is_done(path.resolve(), stems, directory)}
+
+
+def _is_done(path: Path, stems: Mapping[str, str], directory: Path) -> bool:
+    stem = stems.get(str(path))
+    if stem is None or not (directory / f"{stem}{SUFFIXES['motion']}").exists():
+        return False
+    try:
+        made_of = json.loads((directory / f"{stem}{SUFFIXES['details']}").read_bytes())["movie_file"]
+        status = path.stat()
+    except (OSError, ValueError):
+        return False  # doing it again puts it right, or says what is wrong
+    return (made_of["size_bytes"], made_of["mtime_ns"]) == (status.st_size, status.st_mtime_ns)
 
 
 def describe_movie(path: Path, settings: OneOff, index: SessionIndex) -> Movie:
@@ -47,20 +107,34 @@ def describe_movie(path: Path, settings: OneOff, index: SessionIndex) -> Movie:
         Pixel size or voltage is unknown, a value is out of range, or a result would replace a movie or another file
         that komad did not write.
     """
-    path = path.resolve()
+    given, path = path, path.resolve()
     try:
         status = path.stat()
     except OSError as error:
         raise MovieMissingError(f"{path}: cannot be read ({error.strerror})") from error
     candidate = Candidate(path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, folder=0)
     movie = describe(candidate, settings.folder, settings.processing, reference_directory=None)
+    if settings.tilt is not None:
+        movie = _as_tilt(movie, settings.movies.index(given), settings.tilt)
     processing = settings.processing
     if movie.acquisition.dose_per_frame is None:
+        if processing.sum_range or settings.output.even_odd_weighted:
+            raise ParameterError(
+                f"{path}: --sum-range and --even-odd-weighted need the dose per frame, which is unknown; "
+                "add --dose-per-frame"
+            )
         processing = processing.model_copy(update={"dose_weighting": False})
     _check_parameters(movie, processing)
     stem = index.free_stem(movie.stem, movie.path)
     _check_places(stem, movie, settings)
     return replace(movie, stem=stem, processing=processing.model_dump())
+
+
+def _as_tilt(movie: Movie, place: int, tilt: tuple[float, float]) -> Movie:
+    """Put a movie into its place in a tilt series of equal exposures."""
+    start, step = tilt
+    facts = {**movie.acquisition.facts, "tilt_degree": start + step * place}
+    return replace(movie, acquisition=replace(movie.acquisition, earlier_exposures=float(place), facts=facts))
 
 
 def _check_places(stem: str, movie: Movie, settings: OneOff) -> None:
@@ -79,7 +153,7 @@ def _check_places(stem: str, movie: Movie, settings: OneOff) -> None:
                 f"{movie.path}: the result {result} would replace a file that you gave; "
                 "choose another folder with --output"
             )
-        if suffix.endswith(".mrc") and is_foreign(result):
+        if suffix.endswith((".mrc", ".mrcs")) and is_foreign(result):
             raise ParameterError(
                 f"{movie.path}: {result} exists and was not written by komad; it is kept: "
                 "choose another folder with --output, or move it away"

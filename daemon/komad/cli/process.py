@@ -3,157 +3,200 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from komad.cli import exits
+from komad.cli import options as option
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
     from rich.console import Console
 
     from komad.cli.oneoff import OneOff
 
 
 def process(
-    movies: Annotated[
-        # Each is tried when its turn comes: one that may not be read must not stop the others.
-        list[Path],
-        typer.Argument(readable=False, help="MRC, MRCZ or TIFF movies.", show_default=False),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything; made when missing.")],
-    gain: Annotated[
-        Path | None, typer.Option("--gain", help="Gain reference (.mrc, .tif); multiplies.")
-    ] = None,
-    rot_gain: Annotated[
-        int,
-        typer.Option("--rot-gain", min=0, max=3, help="Quarter turns of the gain, as -RotGain, --gain_rot."),
-    ] = 0,
-    flip_gain: Annotated[
-        int,
-        typer.Option("--flip-gain", min=0, max=2, help="Then 1 upside down, 2 left to right, as -FlipGain."),
-    ] = 0,
-    dark: Annotated[Path | None, typer.Option("--dark", help="Dark reference, subtracted first.")] = None,
-    defects: Annotated[
-        Path | None, typer.Option("--defects", help="Defect map, or text file of boxes `x y width height`.")
-    ] = None,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option("--pixel-size", help="Å per pixel as written; else from sidecar or header."),
-    ] = None,
-    voltage: Annotated[float | None, typer.Option("--voltage", help="kV; else from a sidecar.")] = None,
-    cs: Annotated[float | None, typer.Option("--cs", help="Spherical aberration, mm.")] = None,
-    dose_per_frame: Annotated[
-        float | None,
-        typer.Option("--dose-per-frame", help="e/Å² per frame; without it sums are not weighted."),
-    ] = None,
-    pre_exposure: Annotated[
-        float | None, typer.Option("--pre-exposure", help="e/Å² before the first frame.")
-    ] = None,
-    optics_group: Annotated[
-        str | None, typer.Option("--optics-group", help="Name in RELION's optics table.")
-    ] = None,
-    bin_factor: Annotated[
-        float,
-        typer.Option("--bin", min=1, max=4, help="Fourier cropping, also by 1.5; 2 for super-resolution."),
-    ] = 1.0,
-    throw: Annotated[int, typer.Option("--throw", min=0, help="Frames left out at the start.")] = 0,
-    trunc: Annotated[int, typer.Option("--trunc", min=0, help="Frames left out at the end.")] = 0,
-    dose_weighting: Annotated[
-        bool, typer.Option("--dose-weighting/--no-dose-weighting", help="Weight frames by remaining signal.")
-    ] = True,
-    archive: Annotated[
-        bool, typer.Option("--archive/--no-archive", help="Write the lossless .mrcz archive.")
-    ] = True,
-    even_odd: Annotated[
-        bool, typer.Option("--even-odd/--no-even-odd", help="Write half sums for denoising.")
-    ] = True,
-    float16: Annotated[bool, typer.Option("--float16", help="Sums as 16-bit floats (MRC mode 12).")] = False,
-    threads: Annotated[int, typer.Option("--threads", min=0, help="0 is all cores.")] = 0,
+    context: typer.Context,
+    movies: option.Movies,
+    *,
+    patterns: option.Patterns = None,
+    ignore: option.Ignore = None,
+    skip_done: option.SkipDone = False,
+    tilt: option.Tilt = None,
+    tilt_series_mdoc: option.TiltMdoc = None,
+    pixel_size_angstrom: option.PixelSize = None,
+    voltage_kv: option.Voltage = None,
+    cs_mm: option.Cs = None,
+    amplitude_contrast: option.AmplitudeContrast = None,
+    dose_per_frame: option.DosePerFrame = None,
+    frame_doses: option.FrameDoses = None,
+    pre_exposure: option.PreExposure = None,
+    optics_group: option.OpticsGroup = None,
+    gain: option.Gain = None,
+    gain_rot: option.GainRot = None,
+    gain_flip: option.GainFlip = None,
+    dark: option.Dark = None,
+    defects: option.Defects = None,
+    skip_first: option.SkipFirst = None,
+    skip_last: option.SkipLast = None,
+    local_motion: option.LocalMotion = None,
+    n_patches: option.Patches = None,
+    patch_overlap_percent: option.PatchOverlap = None,
+    alignment_weight: option.AlignmentWeight = None,
+    b_factors_angstrom2: option.BFactors = None,
+    group_frames: option.Group = None,
+    reference_frame: option.ReferenceFrame = None,
+    max_iterations: option.Iterations = None,
+    tolerance_px: option.Tolerance = None,
+    max_shift_angstrom: option.MaxShift = None,
+    alignment_pixel_size_angstrom: option.AlignmentPixelSize = None,
+    bin_factor: option.BinFactor = None,
+    magnification: option.Magnification = None,
+    dose_weighting: option.DoseWeighting = None,
+    in_frame_motion: option.InFrameMotion = None,
+    sum_range: option.SumRange = None,
+    even_odd: option.EvenOdd = None,
+    even_odd_weighted: option.EvenOddWeighted = None,
+    aligned_stack: option.AlignedStack = None,
+    aligned_stack_group: option.AlignedStackGroup = None,
+    output: option.OutputFolder,
+    archive: option.ArchiveWanted = None,
+    archive_directory: option.ArchiveFolder = None,
+    float16: option.Float16 = None,
+    threads: option.Threads = 0,
 ) -> None:
     """Process movies now, without a daemon: the same steps and the same files as `komad run`.
 
-    A movie that cannot be processed prints its error and the others go on; the exit code is 1 then.
+    A movie that cannot be processed prints its error and the others go on; the exit code is 1 then. Those who know
+    MotionCor find its options in docs/from_motioncor2.md.
 
     Example: komad process *.tiff -o corrected --gain gain.mrc --pixel-size 0.83 --voltage 300 --dose-per-frame 1.2
     """
+    # The parameters bear the names of the settings, and None means not given.
+    given = {name: value for name, value in locals().items() if value is not None}
     if threads:
         os.environ["KOMAD_THREADS"] = str(threads)
-    acquisition = {
-        "pixel_size_angstrom": pixel_size,
-        "voltage_kv": voltage,
-        "cs_mm": cs,
-        "dose_per_frame": dose_per_frame,
-        "pre_exposure": pre_exposure,
-        "optics_group": optics_group,
-    }
-    settings = _settings(
-        movies,
-        acquisition={name: value for name, value in acquisition.items() if value is not None},
-        references={
-            "gain": gain and gain.resolve(),  # other programs read of it in the STAR files
-            "gain_rot": rot_gain,
-            "gain_flip": flip_gain,
-            "dark": dark and dark.resolve(),
-            "defects": defects and defects.resolve(),
-        },
-        processing={
-            "bin_factor": bin_factor,
-            "skip_first": throw,
-            "skip_last": trunc,
-            "dose_weighting": dose_weighting,
-        },
-        output={"directory": output.resolve(), "even_odd": even_odd, "float16": float16},
-        archive={"enabled": archive},
-    )
-    n_failed = _process_all(movies, settings)
+    _refuse_nonsense(given)
+    n_failed = _process_all(_settings(given, context), skip_done=skip_done)
     if n_failed:
         raise typer.Exit(exits.MOVIES_FAILED)
 
 
-def _settings(movies: list[Path], **tables: dict[str, Any]) -> OneOff:
-    """Check the values as those of a configuration file are."""
+def _refuse_nonsense(given: Mapping[str, Any]) -> None:
+    """Refuse options that make no sense together."""
+    folders = any(path.is_dir() for path in given["movies"])
+    unweighted = given.get("dose_weighting") is False
+    global_only = given.get("local_motion") is False
+    optimal = given.get("alignment_weight", option.Weight.OPTIMAL) == option.Weight.OPTIMAL
+    nonsense = {
+        "--pattern and --ignore choose from a folder: name one, or leave them out": not folders
+        and ("patterns" in given or "ignore" in given),
+        "--tilt and --tilt-mdoc both tell the order of the tilts: give one of them": "tilt" in given
+        and "tilt_series_mdoc" in given,
+        "--frame-doses tells the dose of each frame: leave --dose-per-frame out": "frame_doses" in given
+        and "dose_per_frame" in given,
+        "--rot-gain and --flip-gain turn the gain reference: name it with --gain": "gain" not in given
+        and bool(given.get("gain_rot") or given.get("gain_flip")),
+        "--patches and --patch-overlap are for local motion: leave --no-local-motion out": global_only
+        and ("n_patches" in given or "patch_overlap_percent" in given),
+        "--b-factors needs --weight b-factor or --weight phase-only: the optimal weight has no B": optimal
+        and "b_factors_angstrom2" in given,
+        "--sum-range and --even-odd-weighted are weighted sums: leave --no-dose-weighting out": unweighted
+        and ("sum_range" in given or "even_odd_weighted" in given),
+        "--aligned-stack-group is about the aligned stack: add --aligned-stack": "aligned_stack" not in given
+        and "aligned_stack_group" in given,
+        "--archive-directory is for archives: leave --no-archive out": given.get("archive") is False
+        and "archive_directory" in given,
+    }
+    if sentences := [sentence for sentence, is_so in nonsense.items() if is_so]:
+        raise typer.BadParameter("; ".join(sentences))
+
+
+def _settings(given: Mapping[str, Any], context: typer.Context) -> OneOff:
+    """Check the values as those of a configuration file are, and find the movies."""
     from pydantic import ValidationError
 
-    from komad.cli.oneoff import OneOff
-    from komad.config import Archive, Output, Processing, WatchFolder
+    from komad.cli.oneoff import OneOff, find_movies
+    from komad.config import AcquisitionSettings, Archive, Output, Processing, ReferenceSettings, WatchFolder
     from komad.ingest import references
 
+    values = _plain(given)
+
+    def table(model: type[BaseModel], **more: object) -> dict[str, object]:
+        return {name: values[name] for name in model.model_fields if name in values} | more
+
     try:
+        folder = WatchFolder.model_validate(
+            table(
+                WatchFolder,
+                directory=Path(),
+                acquisition=table(AcquisitionSettings),
+                references=table(ReferenceSettings),
+            )
+        )
         settings = OneOff(
-            folder=WatchFolder.model_validate(
-                {
-                    "directory": Path(),
-                    "acquisition": tables["acquisition"],
-                    "references": tables["references"],
-                }
-            ),
-            processing=Processing.model_validate(tables["processing"]),
-            output=Output.model_validate(tables["output"]),
-            archive=Archive.model_validate(tables["archive"]),
-            movies=tuple(movies),
+            folder=folder,
+            processing=Processing.model_validate(table(Processing)),
+            output=Output.model_validate(table(Output, directory=values["output"])),
+            archive=Archive.model_validate({"enabled": values.get("archive", True)}),
+            movies=find_movies(given["movies"], folder, values["output"]),
+            tilt=values.get("tilt"),
         )
     except ValidationError as error:
-        problems = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
-        raise typer.BadParameter(problems) from error
-    references.bind(settings.folder.references, None)  # a gain that is missing stops all of it, at once
+        raise typer.BadParameter(_explain(error, context)) from error
+    references.bind(folder.references, None)  # a gain that is missing stops all of it, at once
     return settings
 
 
-def _process_all(movies: list[Path], settings: OneOff) -> int:
+def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as the settings want them; whole paths, as other programs read of them in the STAR files."""
+    from komad.config import WatchFolder
+    from komad.ingest.doses import read_frame_doses
+
+    values: dict[str, Any] = {
+        name: value.resolve() if isinstance(value, Path) else value for name, value in given.items()
+    }
+    if "ignore" in values:
+        values["ignore"] = (*WatchFolder.model_fields["ignore"].default, *values["ignore"])
+    if "frame_doses" in values:
+        values["frame_doses"] = read_frame_doses(values["frame_doses"])
+    if "alignment_weight" in values:
+        values["alignment_weight"] = values["alignment_weight"].value.replace("-", "_")
+    if values.get("reference_frame", "").isdigit():
+        values["reference_frame"] = int(values["reference_frame"])
+    return values
+
+
+def _explain(error: ValidationError, context: typer.Context) -> str:
+    """Name each value that is wrong by its option and its key in the configuration."""
+    options: dict[Any, str] = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    sentences = []
+    for problem in error.errors():
+        what = problem["msg"].removeprefix("Value error, ")
+        named = [f"{options[name]} ({name}): " for name in problem["loc"] if name in options]
+        sentences.append("".join(named) + what)
+    return "; ".join(sentences)
+
+
+def _process_all(settings: OneOff, *, skip_done: bool) -> int:
     """Process one after the other with a progress bar; gives the number that failed."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from komad.cli.oneoff import STAGES, describe_movie, process_movie
+    from komad.cli.oneoff import STAGES, describe_movie, done_before, process_movie
     from komad.errors import DiskFullError, KomadError, OutputError
     from komad.formats.atomic import remove_leftovers
     from komad.output.session import SessionIndex
 
     index = SessionIndex(settings.output.directory)
     remove_leftovers(settings.output.directory)
+    done = done_before(settings) if skip_done else set()
+    movies = [path for path in settings.movies if path not in done]
     console, n_failed = Console(highlight=False), 0
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -183,8 +226,9 @@ def _process_all(movies: list[Path], settings: OneOff) -> int:
             progress.advance(whole)
     index.flush()
     n_done = len(movies) - n_failed
+    before = f", {len(done)} were done before" if done else ""
     console.print(
-        f"{n_done} of {len(movies)} movies done; look into {settings.output.directory}",
+        f"{n_done} of {len(movies)} movies done{before}; look into {settings.output.directory}",
         markup=False,
         soft_wrap=True,
     )

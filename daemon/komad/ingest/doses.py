@@ -1,0 +1,57 @@
+"""Files that list the dose of each frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from komad.errors import ParameterError
+
+
+def read_frame_doses(path: Path) -> tuple[float, ...]:
+    """Read e/Å² of each frame; `#` begins a comment.
+
+    Lines hold one dose for each frame, or MotionCor's three numbers (`-FmIntFile`): how many frames, how many of them
+    are added into one, and the dose of each before that. Frames of MRC and TIFF movies are aligned one by one, so the
+    second number must be 1.
+
+    Raises
+    ------
+    ParameterError
+        The file cannot be read, or a line is neither; the message names it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ParameterError(f"the doses cannot be read from {path}: {reason}") from error
+    doses: list[float] = []
+    columns = set()
+    for number, line in enumerate(lines, start=1):
+        words = line.partition("#")[0].split()
+        if words:
+            doses += _doses(words, f"{path}, line {number}")
+            columns.add(len(words))
+    if len(columns) > 1:
+        raise ParameterError(
+            f"{path}: some lines hold one dose, others three numbers; use one form throughout"
+        )
+    if not any(doses):
+        raise ParameterError(f"{path} lists no dose above zero; it holds one dose (e/Å²) for each frame")
+    return tuple(doses)
+
+
+def _doses(words: list[str], place: str) -> list[float]:
+    try:
+        counts, dose = [int(word) for word in words[:-1]], float(words[-1])
+    except ValueError:
+        counts, dose = [], -1.0
+    if not 0 <= dose < float("inf") or len(counts) not in {0, 2} or min(counts, default=1) < 1:
+        raise ParameterError(
+            f"{place}: '{' '.join(words)}' is neither one dose nor `frames 1 dose`, with the dose in e/Å²"
+        )
+    if counts and counts[1] != 1:
+        raise ParameterError(
+            f"{place}: {counts[1]} frames are to be added into one; frames of MRC and TIFF movies are aligned one by "
+            "one: write 1 there, and use --group to align sums of frames"
+        )
+    return [dose] * (counts[0] if counts else 1)
