@@ -71,10 +71,7 @@ def main(
 ) -> None:
     """Print one line per movie and what it comes to; movies and RELION's results stay in `folder`."""
     scores = []
-    print(
-        f"{'movie':20} {'found':>6} {'none px':>8} {'komad px':>9} {'RELION px':>10}    {'ratio':>6}"
-        f" {'FRC komad':>10} {'RELION':>7}   (FRC: worst band, over that of the true field)"
-    )
+    print(_HEAD, flush=True)
     for replicate in range(n_seeds):
         for case in (case for case in CASES if not only or case.name in only):
             offset = seed_offset + SEEDS_APART * replicate
@@ -145,11 +142,18 @@ def _correlations(
     }
 
 
+_HEAD = """\
+Error of the displacement field, px RMS per axis; FRC with the specimen over that of the true field, worst band.
+| movie           | found  |  none | komad | RELION (patches) | ratio | FRC komad | RELION |
+|-----------------|--------|-------|-------|------------------|-------|-----------|--------|"""
+
+
 def _line(score: Score) -> str:
+    """One row of a Markdown table."""
     komad, relion = score.worst_band(score.frc_komad), score.worst_band(score.frc_relion)
     return (
-        f"{score.movie:20} {score.kind:>6} {score.uncorrected_px:8.3f} {score.komad_px:9.3f} {score.relion_px:10.3f}"
-        f" ({score.relion_patches}) {score.ratio:6.2f} {komad:10.3f} {relion:7.3f}"
+        f"| {score.movie:15} | {score.kind:6} | {score.uncorrected_px:5.2f} | {score.komad_px:5.3f} "
+        f"| {score.relion_px:12.3f} ({score.relion_patches}) | {score.ratio:5.2f} | {komad:9.3f} | {relion:6.3f} |"
     )
 
 

@@ -42,11 +42,7 @@ def since_first(truth: MotionTruth, y: FloatArray, x: FloatArray) -> FloatArray:
 
 def komad_field(path: Path) -> FloatArray:
     """What `<stem>.json` says."""
-    motion = json.loads(path.read_text(encoding="utf-8"))["motion"]
-    if "displacement_px" in motion:
-        return np.array(motion["displacement_px"])
-    shifts = np.array(motion["shifts_yx_px"])
-    return -np.broadcast_to(shifts[:, :, None, None], (*shifts.shape, N_POINTS, N_POINTS))
+    return np.array(json.loads(path.read_text(encoding="utf-8"))["motion"]["displacement_px"])
 
 
 def relion_field(path: Path) -> FloatArray:

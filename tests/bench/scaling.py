@@ -73,11 +73,14 @@ def _timings(folder: Path, length: int, n_frames: int, bin_factor: float) -> dic
 
 
 def _print_table(columns: dict[str, dict[str, float]]) -> None:
-    """Print a row per stage, a column per movie, and the total."""
+    """Print a Markdown table: a row per stage, a column per movie, and the total."""
     stages = list(dict.fromkeys(stage for timings in columns.values() for stage in timings))
-    print(f"{'':20}" + "".join(f"{name:>9}" for name in columns))
+    print(f"| {'stage':16} |" + "".join(f" {name:>7} |" for name in columns))
+    print(f"|{'-' * 18}|" + f"{'-' * 9}|" * len(columns))
     for stage in stages:
-        print(f"{stage:20}" + "".join(f"{timings.get(stage, 0.0):9.3f}" for timings in columns.values()))
-    print(
-        f"{'total':20}" + "".join(f"{sum(timings.values()):9.3f}" for timings in columns.values()), flush=True
-    )
+        print(_row(stage, [timings.get(stage, 0.0) for timings in columns.values()]))
+    print(_row("total", [sum(timings.values()) for timings in columns.values()]), flush=True)
+
+
+def _row(name: str, seconds: list[float]) -> str:
+    return f"| {name:16} |" + "".join(f" {value:7.3f} |" for value in seconds)

@@ -55,7 +55,9 @@ def main(folder: Path, spec: MovieSpec, repeats: int) -> None:
     ]
     size = movie.stat().st_size / 1e6
     print(f"one movie, {spec.nx} x {spec.ny} x {spec.n_frames} bytes ({size:.0f} MB), gain, dose weighting")
-    print(f"{'program':24} {'wall s':>8} {'CPU s':>8} {'peak GB':>8} {'error px':>9}")
+    print(
+        f"| {'program':24} | wall s | CPU s | peak GB | error px |\n|{'-' * 26}|--------|-------|---------|----------|"
+    )
     costs: dict[str, list[Cost]] = {program.name: [] for program in programs}
     for _ in range(repeats):
         for program in programs:
@@ -65,7 +67,7 @@ def main(folder: Path, spec: MovieSpec, repeats: int) -> None:
                 error = program.error_px()
                 memory = cost.peak_bytes / 1e9
                 print(
-                    f"{program.name:24} {cost.wall_s:8.2f} {cost.cpu_s:8.2f} {memory:8.2f} {error:9.4f}",
+                    f"| {program.name:24} | {cost.wall_s:6.2f} | {cost.cpu_s:5.1f} | {memory:7.2f} | {error:8.4f} |",
                     flush=True,
                 )
     _print_ratios({name: rows for name, rows in costs.items() if rows})
