@@ -5,20 +5,26 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from komad import errors
 from komad.cli import exits
+from komad.cli.main import app
+from komad.config import Settings
 from komad.output.micrograph import SUFFIXES, summarise
 from komad.status.json import to_json
 from komad.status.view import build_view
 from komad.store.listing import Event, JobLine, MovieRecord
+from tests.config.test_files import defaults
 from tests.output.conftest import MOVIE, RESULT
 from tests.status.conftest import BUSY, NOW, PLACES
 
 ROOT = Path(__file__).parent.parent
 OPERATION = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
+MOTIONCOR2 = (ROOT / "docs" / "from_motioncor2.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -62,3 +68,61 @@ def test_keys_of_json() -> None:
 def test_files_of_a_movie(suffix: str) -> None:
     """The README lists every file that lands in the output folder."""
     assert f"`<stem>{suffix}`" in README
+
+
+MANUAL_OPTIONS = """
+    -InMrc -InTiff -OutMrc -Patch -Gpu -GpuMemUsage -Gain -RotGain -FlipGain -Dark -Iter -Tol -Throw -Trunc -FmRef -Kv
+    -PixSize -FmDose -Tilt -Mag -FtBin -Serial -InSuffix -OutStack -Bft -Group -DefectFile -ArcDir -InFmMotion
+    -PhaseOnly
+"""
+"""Every option that the manual of MotionCor2 1.1.0 names."""
+LATER_OPTIONS = """
+    -InEer -InSkips -FmIntFile -EerSampling -FullSum -DefectMap -InAln -OutAln -TmpFile -LogDir -InitDose -SumRange
+    -SplitSum -InvGain -Align -Crop -UseGpus -OutStar -TiffOrder -CorrInterp -StackZ -Cs -AmpCont -ExtPhase
+"""
+"""Those that MotionCor2 1.6 lists in its log and MotionCor3 in its help, beside them."""
+
+
+def motioncor_rows() -> dict[str, tuple[str, str, str]]:
+    """The tables of docs/from_motioncor2.md: option -> ours, configuration, what differs."""
+    rows = re.findall(r"^\| `(-\w+)` \| (.*) \| (.*) \| (.*) \|$", MOTIONCOR2, re.MULTILINE)
+    return {option: (ours, keys, differs) for option, ours, keys, differs in rows}
+
+
+def test_every_option_of_motioncor_is_in_the_tables() -> None:
+    """Each has its row, with what differs said, and no row is of an option that nobody has."""
+    rows = motioncor_rows()
+    assert rows.keys() == {*MANUAL_OPTIONS.split(), *LATER_OPTIONS.split()}
+    assert all(differs for _, _, differs in rows.values())
+
+
+@pytest.mark.skipif(not (ROOT.parent / "shared/seeds").is_dir(), reason="../shared/seeds is not here")
+def test_the_manual_names_no_other_option() -> None:
+    """The list above is that of the manual itself, its misprint and the words of other programs aside."""
+    manual = (ROOT.parent / "shared/seeds/motioncor2_manual.txt").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w-])[-\u2013]([A-Z][A-Za-z]+)", manual)) - {"PixlSize", "Raw"}
+    assert named == {option[1:] for option in MANUAL_OPTIONS.split()}
+
+
+def test_options_and_keys_that_stand_for_those_of_motioncor_exist() -> None:
+    """Every `--option` of the page is one of `komad process`, every key one of the configuration."""
+    group: Any = typer.main.get_command(app)
+    parameters = group.commands["process"].params
+    options = {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
+    assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", MOTIONCOR2)) <= options
+    keys = set(re.findall(r"`((?:watch|processing|output|archive|workers)\.[a-z0-9_.]+)`", MOTIONCOR2))
+    assert keys <= defaults(Settings).keys()
+    assert len(keys) > 40
+
+
+def test_no_option_of_process_is_left_out() -> None:
+    """Those who read the page have seen all of `komad process`, a few of our own things aside."""
+    group: Any = typer.main.get_command(app)
+    ours = {"--help", "--optics-group", "--float16", "--skip-done", "--dose-weighting"}
+    missing = [
+        parameter.opts[0]
+        for parameter in group.commands["process"].params
+        if parameter.param_type_name == "option"
+        and not any(f"`{name}" in MOTIONCOR2 for name in (*parameter.opts, *parameter.secondary_opts))
+    ]
+    assert set(missing) <= ours
