@@ -1,4 +1,4 @@
-"""Compilation of hot loops, kept on disk from run to run. The only importer of numba."""
+"""Compilation of hot loops, kept on disk from run to run. With `kernels.cpu.vector` the only importer of numba."""
 
 from __future__ import annotations
 

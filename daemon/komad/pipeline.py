@@ -128,7 +128,7 @@ def correct_movie(
             calibration.gain,
             calibration.offset,
             outliers,
-            shifts_px=_uniform_field(motion.shifts_px, shape),
+            shifts_px=_field(motion, shape),
             used=used,
             weights=_weights(used, acquisition, pixel_size) if processing.dose_weighting else None,
             even_odd=even_odd,
@@ -185,11 +185,9 @@ def _binning(shape: tuple[int, int], pixel_size: float, wanted: float) -> int:
     return max(1, min(round(wanted / pixel_size), min(shape) // SMALLEST_LENGTH))
 
 
-def _uniform_field(shifts_px: npt.NDArray[np.float64], shape: tuple[int, int]) -> FloatArray:
-    """(n_frames, tiles_y, tiles_x, 2): the same shift for every tile. Local motion gives its own field here."""
-    tiles = [-(-n // tile) for n, tile in zip(shape, kernels.TILE, strict=True)]
-    field = np.nan_to_num(shifts_px).astype(np.float32)[:, None, None, :]
-    return np.broadcast_to(field, (len(shifts_px), *tiles, 2))
+def _field(motion: MotionModel, shape: tuple[int, int]) -> FloatArray:
+    """(n_frames, nodes_y, nodes_x, 2): the shift at the nodes of the correction; zero for frames left out."""
+    return np.nan_to_num(motion.shifts_on_grid_px(*kernels.node_positions(shape))).astype(np.float32)
 
 
 def _weights(used: npt.NDArray[np.bool_], acquisition: Acquisition, pixel_size: float) -> LowRankWeights:

@@ -17,7 +17,7 @@ SHAPE = (192, 256)
 def still_sums(frames: npt.NDArray[np.uint8], *, dose: float | None = None, bin_factor: float = 1.0) -> Sums:
     """Sums of frames that do not move."""
     n = len(frames)
-    tiles = [-(-size // tile) for size, tile in zip(SHAPE, kernels.TILE, strict=True)]
+    nodes = [len(positions) for positions in kernels.node_positions(SHAPE)]
     frequency = np.linspace(0, 0.71, 1024)
     weights = None
     if dose:
@@ -28,7 +28,7 @@ def still_sums(frames: npt.NDArray[np.uint8], *, dose: float | None = None, bin_
         np.ones(SHAPE, np.float32),
         np.zeros(SHAPE, np.float32),
         kernels.plan_outliers(np.zeros((0, 2), np.int32), SHAPE),
-        shifts_px=np.zeros((n, *tiles, 2), np.float32),
+        shifts_px=np.zeros((n, *nodes, 2), np.float32),
         used=np.ones(n, bool),
         weights=weights,
         even_odd=True,

@@ -1,4 +1,4 @@
-"""The hot loops, each behind one signature: `cpu.py` (numba) for NumPy arrays, a CUDA twin for CuPy arrays.
+"""The hot loops, each behind one signature: `cpu` (numba) for NumPy arrays, a CUDA twin for CuPy arrays.
 
 Callers use the functions here; which side runs follows from the arrays given.
 """
@@ -13,16 +13,16 @@ import numpy.typing as npt
 from komad.arrays import Array, namespace
 from komad.errors import DeviceError
 from komad.kernels import cpu
-from komad.kernels.plan import TILE, Outliers, plan_outliers
+from komad.kernels.plan import Outliers, node_positions, plan_outliers
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 __all__ = [
-    "TILE",
     "Outliers",
     "add_filtered",
     "correct",
+    "node_positions",
     "plan_outliers",
     "reduce",
     "shift_gradient",
@@ -75,18 +75,23 @@ def correct(
     shifts: FloatArray,
     coefficients: FloatArray,
 ) -> FloatArray:
-    """The fused pass: gain, outliers, shift and accumulation into running sums, tile by tile over the raw counts.
+    """The fused pass: gain, outliers, displacement and accumulation into running sums, tile by tile over the counts.
 
-    sums[r, y, x] = sum over t of coefficients[t, r] * corrected_t(y - shift_y, x - shift_x), Lanczos-3
-    interpolation, reflected at the edges of the detector.
+    sums[r, y, x] = sum over t of coefficients[t, r] * corrected_t(y - shift_y, x - shift_x), with the shift of frame t
+    at (y, x): bilinear between the nodes, sub-pixel positions shared by 4 x 8 pixels, Lanczos-3 interpolation.
+
+    A frame covers a pixel when the place from which it comes lies within the outer edges of the frame. Where some
+    frames do and others do not, the mean of those that do stands for the others in every sum, which makes the
+    unweighted sum the one that is normalised by the number of frames that really saw the place. Where none does, the
+    picture is continued by its reflection.
 
     Parameters
     ----------
     frames : (n_frames, ny, nx) counts of any real type.
     gain, offset : (ny, nx) float32; corrected = frame * gain + offset.
     outliers : pixels whose value is drawn from a good neighbour instead.
-    shifts : (n_frames, tiles_y, tiles_x, 2) float32 as (y, x), pixels, one per tile of TILE pixels.
-    coefficients : (n_frames, n_sums) float32; a frame whose coefficients are all zero is not read.
+    shifts : (n_frames, nodes_y, nodes_x, 2) float32 as (y, x), pixels, at `node_positions((ny, nx))`.
+    coefficients : (n_frames, n_sums) float32; a frame whose coefficients are all zero is not read and does not count.
 
     Returns
     -------

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import scipy.ndimage
 
 TILE = (32, 128)
-"""(y, x) pixels that are shifted alike; sized so that a tile of all running sums stays in the L2 cache."""
+"""(y, x) pixels between the nodes of a field; sized so that a tile of all running sums stays in the L2 cache."""
 TAPS = 6
 """Lanczos-3."""
 SUB_PIXEL_STEPS = 256
@@ -18,6 +18,15 @@ N_DONORS = 8
 """Good neighbours remembered per outlier; which one gives its value changes from frame to frame."""
 SEARCH_RADIUS = 3
 """Donors are looked for within this many pixels; inside large clusters, of the nearest good pixel."""
+
+
+def node_positions(shape: tuple[int, int]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows (nodes_y,) and columns (nodes_x,) of the pixels at which `correct` is given the field.
+
+    The first pixel of every tile, and the last pixel of the frame.
+    """
+    y, x = (np.minimum(np.arange(0, n + tile, tile), n - 1) for n, tile in zip(shape, TILE, strict=True))
+    return y, x
 
 
 def lanczos_weights() -> npt.NDArray[np.float32]:

@@ -34,7 +34,7 @@ def correct_frames(
     offset: FloatArray,  # (ny, nx); corrected = frame * gain + offset
     outliers: kernels.Outliers,
     *,
-    shifts_px: FloatArray,  # (n_frames, tiles_y, tiles_x, 2)
+    shifts_px: FloatArray,  # (n_frames, nodes_y, nodes_x, 2)
     used: npt.NDArray[np.bool_],  # (n_frames,)
     weights: LowRankWeights | None,  # frequency in cycles per pixel of the movie; rows for used frames only
     even_odd: bool,
