@@ -39,7 +39,6 @@ def main() -> None:
                 n_seeds=arguments.seeds,
                 seed_offset=arguments.seed_offset,
                 relion=arguments.relion,
-                patches=arguments.patches,
                 frc=arguments.frc,
                 out=arguments.out,
             )
@@ -60,7 +59,6 @@ def _arguments() -> argparse.Namespace:
     suite.add_argument("--seeds", type=int, default=1, help="movies of each kind")
     suite.add_argument("--seed-offset", type=int, default=0, help="other movies of the same kinds")
     suite.add_argument("--no-relion", dest="relion", action="store_false", help="komad alone")
-    suite.add_argument("--patches", type=int, help="RELION's, along each axis; else the best for the size")
     suite.add_argument("--no-frc", dest="frc", action="store_false", help="displacement fields only: faster")
     suite.add_argument("--out", type=Path, help="JSON file for all figures, the FRC of every band too")
     arguments = parser.parse_args()

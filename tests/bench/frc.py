@@ -66,7 +66,7 @@ def oracle_sum(frames: npt.NDArray[np.uint8], gain: Picture, spec: MovieSpec, tr
         calibration.gain,
         calibration.offset,
         kernels.plan_outliers(stack.outliers_yx, spec.shape),
-        shifts_px=-since_first(truth, *_nodes(spec.shape)).astype(np.float32),
+        shifts_px=-since_first(truth, *kernels.node_positions(spec.shape)).astype(np.float32),
         used=np.ones(spec.n_frames, bool),
         weights=factorise(dose_weights(left), frequency),
         even_odd=False,
@@ -74,12 +74,6 @@ def oracle_sum(frames: npt.NDArray[np.uint8], gain: Picture, spec: MovieSpec, tr
     )
     assert sums.dose_weighted is not None
     return sums.dose_weighted
-
-
-def _nodes(shape):
-    if hasattr(kernels, "node_positions"):
-        return kernels.node_positions(shape)
-    return [np.arange(-(-n // t)) * t + t / 2 - 0.5 for n, t in zip(shape, kernels.TILE, strict=True)]
 
 
 def ring_correlation(picture: Picture, specimen: Picture) -> FloatArray:

@@ -29,7 +29,7 @@ SCORE = Score(
     kind="local",
     uncorrected_px=4.0,
     komad_px=0.5,
-    relion_px=1.0,
+    relion_px={5: 1.0, 1: 0.8},
     relion_patches=5,
     frc_oracle=(0.9, 0.5, 0.04),
     frc_komad=(0.9, 0.4, 0.001),
@@ -140,8 +140,15 @@ def test_worst_band_leaves_out_where_the_truth_sees_nothing():
     """Bands below an oracle of 0.05 do not count; without figures there is none."""
     assert SCORE.worst_band(SCORE.frc_komad) == pytest.approx(0.8)
     assert math.isnan(SCORE.worst_band(SCORE.frc_relion))
-    assert SCORE.ratio == 0.5
-    assert math.isnan(replace(SCORE, relion_px=math.nan).ratio)
+
+
+def test_ratio_is_to_the_usual_and_to_the_best_patches():
+    """RELION's error with the patches for the size, and the smallest of all; neither where it did not run."""
+    assert SCORE.ratio == pytest.approx(0.5)
+    assert SCORE.best_ratio == pytest.approx(0.625)
+    without = replace(SCORE, relion_px={})
+    assert math.isnan(without.ratio)
+    assert math.isnan(without.best_ratio)
 
 
 def test_suite_has_no_two_movies_alike():
