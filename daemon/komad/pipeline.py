@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +13,25 @@ import numpy.typing as npt
 from komad import kernels
 from komad.arrays import Array
 from komad.config import Processing
-from komad.detector import calibrate, find_outliers
+from komad.detector import calibrate, detector_warnings, find_outliers, leave_out_unlit
 from komad.errors import MotionError, ParameterError
-from komad.micrograph import correct_frames, power_spectrum
-from komad.micrograph.correct import output_shape
+from komad.micrograph import (
+    correct_frames,
+    group_sums,
+    power_spectrum,
+    shifts_at_nodes_px,
+    weights_of_sums,
+)
+from komad.micrograph.correct import fourier_crop, output_shape
+from komad.micrograph.groups import groups_for_spectrum, successive_groups
 from komad.model import Acquisition, MicrographResult, MotionModel, StackSum
 from komad.motion import estimate_motion
-from komad.optics.exposure import LowRankWeights, dose_weights, factorise, signal_left
+from komad.optics.exposure import voltage_factor
 
 FloatArray = npt.NDArray[np.float32]
 
 SMALLEST_LENGTH = 128
 """Pixels. Small frames are not binned below this, whatever the alignment pixel size."""
-OUTLIER_FRACTION_WARNING = 0.01
 
 
 def sum_stack(
@@ -75,6 +81,8 @@ def correct_movie(
     processing: Processing,
     even_odd: bool,
     power_spectrum_wanted: bool,
+    even_odd_weighted: bool = False,
+    power_spectrum_groups: bool = False,
     on_stage: Callable[[str], None] | None = None,
 ) -> MicrographResult:
     """Make the micrographs of one movie: references, motion, sums, spectrum.
@@ -82,7 +90,8 @@ def correct_movie(
     Raises
     ------
     ParameterError
-        The pixel size is unknown, or dose weighting is asked for and a parameter of it is unknown or out of range.
+        The pixel size is unknown, dose weighting is asked for and a parameter of it is unknown or out of range, or the
+        doses of single frames are as many as the movie has not.
     MotionError
         No frames are left after skipping, or they hold no picture.
     ReferenceFileError
@@ -98,9 +107,13 @@ def correct_movie(
         yield
         timings[name] = round(perf_counter() - start, 4)
 
-    pixel_size = _known(acquisition.pixel_size_angstrom, "pixel size")
-    used = _used_frames(len(frames), processing)
     shape = (frames.shape[1], frames.shape[2])
+    pixel_size = _known(acquisition.pixel_size_angstrom, "pixel size")
+    exposure = _exposure(acquisition, len(frames))
+    if processing.dose_weighting or processing.sum_range:
+        _known(exposure, "dose per frame")
+        voltage_factor(_known(acquisition.voltage_kv, "voltage"))
+    used = _used_frames(len(frames), processing)
     with stage("references"):
         calibration = calibrate(shape, gain=gain, dark=dark)
         outliers = kernels.plan_outliers(outliers_yx, shape)
@@ -109,6 +122,7 @@ def correct_movie(
         small = kernels.reduce(
             frames[_range(used)], calibration.gain, calibration.offset, outliers, factor=factor
         )
+        small, used, unlit = leave_out_unlit(small, used)
         mean = float(small.mean(dtype=np.float64)) / factor**2
     with stage("motion"):
         motion = estimate_motion(
@@ -117,32 +131,53 @@ def correct_movie(
             shape=shape,
             binning=factor,
             pixel_size_angstrom=pixel_size,
-            exposure=acquisition.exposure(len(frames)),
+            exposure=exposure,
             voltage_kv=acquisition.voltage_kv,
             processing=processing,
         )
         del small
     with stage("correct"):
+        shifts = shifts_at_nodes_px(motion, shape, magnification=processing.magnification)
+        weights, dose_range = weights_of_sums(
+            used,
+            motion.shifts_px,
+            exposure=exposure,
+            exposure_before=acquisition.exposure_before(len(frames)),
+            pixel_size_angstrom=pixel_size,
+            voltage_kv=acquisition.voltage_kv,
+            processing=processing,
+        )
         sums = correct_frames(
             frames,
             calibration.gain,
             calibration.offset,
             outliers,
-            shifts_px=_field(motion, shape),
+            shifts_px=shifts,
             used=used,
-            weights=_weights(used, acquisition, pixel_size) if processing.dose_weighting else None,
+            weights=weights,
             even_odd=even_odd,
             bin_factor=processing.bin_factor,
+            even_odd_weighted=even_odd_weighted,
+            dose_range=dose_range,
         )
     spectrum, spectrum_pixel = None, 0.0
     if power_spectrum_wanted:
         with stage("power_spectrum"):
-            spectrum, spectrum_pixel = power_spectrum(sums.full, pixel_size_angstrom=pixel_size)
+            pictures: Iterable[FloatArray] = (sums.full,)
+            if power_spectrum_groups and exposure is not None:
+                groups = groups_for_spectrum(used, exposure)
+                pictures = group_sums(
+                    frames, calibration.gain, calibration.offset, outliers, shifts_px=shifts, groups=groups
+                )
+            spectrum, spectrum_pixel = power_spectrum(pictures, pixel_size_angstrom=pixel_size)
     return MicrographResult(
         sum_unweighted=sums.unweighted,
         sum_dose_weighted=sums.dose_weighted,
         sum_even=sums.even,
         sum_odd=sums.odd,
+        sum_even_weighted=sums.even_weighted,
+        sum_odd_weighted=sums.odd_weighted,
+        sum_dose_range=sums.dose_range,
         power_spectrum=spectrum,
         power_spectrum_pixel_size_angstrom=spectrum_pixel,
         pixel_size_angstrom=pixel_size * (shape[1] / output_shape(shape, processing.bin_factor)[1]),
@@ -150,16 +185,60 @@ def correct_movie(
         n_outliers=len(outliers_yx),
         mean_e_per_px_frame=mean,
         timings_s=timings,
-        warnings=_warnings(len(outliers_yx), shape, motion, int(used.sum())),
+        warnings=(
+            *detector_warnings(frames, calibration, n_outliers=len(outliers_yx), unlit=unlit),
+            *_warnings(motion, int(used.sum()), processing, dose_range is not None),
+        ),
     )
 
 
-def _known(value: float | None, name: str) -> float:
+def aligned_stack(
+    frames: Array,  # (n_frames, ny, nx) raw
+    *,
+    gain: FloatArray | None,
+    dark: FloatArray | None,
+    outliers_yx: npt.NDArray[np.int32],  # (n, 2)
+    motion: MotionModel,
+    processing: Processing,
+    group: int,
+) -> Iterator[FloatArray]:
+    """The corrected frames themselves, each (y, x) at the output pixel size, `group` successive ones added together.
+
+    Frames that `motion` leaves out are left out, and the last picture may be of fewer frames. Not weighted.
+    """
+    shape = (frames.shape[1], frames.shape[2])
+    calibration = calibrate(shape, gain=gain, dark=dark)
+    pictures = group_sums(
+        frames,
+        calibration.gain,
+        calibration.offset,
+        kernels.plan_outliers(outliers_yx, shape),
+        shifts_px=shifts_at_nodes_px(motion, shape, magnification=processing.magnification),
+        groups=successive_groups(~np.isnan(motion.shifts_px[:, 0]), group),
+    )
+    for picture in pictures:
+        yield fourier_crop(picture, processing.bin_factor)
+
+
+Value = TypeVar("Value")
+
+
+def _known(value: Value | None, name: str) -> Value:
     if value is None:
         raise ParameterError(
             f"{name} unknown: give it in the configuration, a sidecar or on the command line"
         )
     return value
+
+
+def _exposure(acquisition: Acquisition, n_frames: int) -> npt.NDArray[np.float64] | None:
+    """(n_frames,) e/Å² at the end of each frame; None when unknown."""
+    if acquisition.frame_doses is not None and len(acquisition.frame_doses) != n_frames:
+        raise ParameterError(
+            f"frame_doses has {len(acquisition.frame_doses)} values, but the movie has {n_frames} frames; "
+            "give the dose of every frame, or dose_per_frame instead"
+        )
+    return acquisition.exposure(n_frames)
 
 
 def _used_frames(n_frames: int, processing: Processing) -> npt.NDArray[np.bool_]:
@@ -185,33 +264,13 @@ def _binning(shape: tuple[int, int], pixel_size: float, wanted: float) -> int:
     return max(1, min(round(wanted / pixel_size), min(shape) // SMALLEST_LENGTH))
 
 
-def _field(motion: MotionModel, shape: tuple[int, int]) -> FloatArray:
-    """(n_frames, nodes_y, nodes_x, 2): the shift at the nodes of the correction; zero for frames left out."""
-    return np.nan_to_num(motion.shifts_on_grid_px(*kernels.node_positions(shape))).astype(np.float32)
-
-
-def _weights(used: npt.NDArray[np.bool_], acquisition: Acquisition, pixel_size: float) -> LowRankWeights:
-    """Dose weights of the used frames, over frequencies up to the corner of the spectrum, in low-rank form."""
-    _known(acquisition.dose_per_frame, "dose per frame")
-    exposure = acquisition.exposure(len(used))
-    assert exposure is not None
-    dose = exposure[used]
-    frequency = np.linspace(0, np.sqrt(0.5), 1024)
-    q = signal_left(frequency / pixel_size, dose, voltage_kv=_known(acquisition.voltage_kv, "voltage"))
-    return factorise(dose_weights(q), frequency)
-
-
-def _warnings(n_outliers: int, shape: tuple[int, int], motion: MotionModel, n_used: int) -> tuple[str, ...]:
-    warnings = []
-    if n_outliers > OUTLIER_FRACTION_WARNING * shape[0] * shape[1]:
-        share = 100 * n_outliers / (shape[0] * shape[1])
-        warnings.append(
-            f"{share:.1f} % of the pixels are outliers: is the gain reference the right one, the right way up?"
-        )
+def _warnings(motion: MotionModel, n_used: int, processing: Processing, range_found: bool) -> Iterator[str]:
     if n_used == 1:
-        warnings.append("only one frame: no motion can be measured")
+        yield "only one frame: no motion can be measured"
     elif not motion.supported:
-        warnings.append(
+        yield (
             "no motion stands out from the noise (empty ice, or a specimen at rest): the frames were added as they came"
         )
-    return tuple(warnings)
+    if processing.sum_range and not range_found:
+        first, last = processing.sum_range
+        yield f"no frame lies within sum_range, {first:g} to {last:g} e/Å²: no sum of it was made"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from komad.detector import calibrate, find_outliers
+from komad.detector import calibrate, detector_warnings, find_outliers, leave_out_unlit
 from komad.errors import ReferenceFileError
 
 SHAPE = (128, 160)
@@ -93,3 +93,57 @@ def test_single_electrons_are_no_outliers() -> None:
     found = outliers(total)
     assert (50, 60) in found
     assert len(found) < 5
+
+
+def test_a_reference_that_is_no_number_makes_an_outlier() -> None:
+    """NaN in gain and dark leaves finite numbers only, is counted, and is found as an outlier; inputs stay."""
+    gain, dark = np.ones(SHAPE, np.float32), np.ones(SHAPE, np.float32)
+    gain[3, 4], gain[5, 6], dark[7, 8] = np.nan, np.inf, np.nan
+    calibration = calibrate(SHAPE, gain=gain, dark=dark)
+    assert calibration.n_invalid == 3
+    assert np.isfinite(calibration.gain).all()
+    assert np.isfinite(calibration.offset).all()
+    assert np.isnan(gain[3, 4])
+    total = np.random.default_rng(1).poisson(200, SHAPE)
+    found = find_outliers(total, calibration, n_frames=40, defects=None, hot_sigma=6, dead_sigma=6)
+    assert found.tolist() == [[3, 4], [5, 6], [7, 8]]
+
+
+def beam(means: list[float], used: list[bool] | None = None):  # type: ignore[no-untyped-def]
+    """`leave_out_unlit` of frames with these means; only those used are given."""
+    chosen = np.ones(len(means), bool) if used is None else np.array(used)
+    small = np.array(means, np.float32)[chosen][:, None, None] * np.ones((1, 4, 4), np.float32)
+    return leave_out_unlit(small, chosen)
+
+
+def test_frames_without_beam_are_left_out() -> None:
+    """Below a tenth of the median; indices are those of the movie, with skipped frames counted."""
+    small, used, unlit = beam([50, 0.2, 1, 1.2, 0.09, 1, 1.1], [False, True, True, True, True, True, True])
+    assert unlit.tolist() == [4]
+    assert used.tolist() == [False, True, True, True, False, True, True]
+    np.testing.assert_allclose(small[:, 0, 0], [0.2, 1, 1.2, 1, 1.1])
+
+
+def test_a_movie_without_any_beam_is_kept_whole() -> None:
+    """All frames empty: all are named, none is left out."""
+    small, used, unlit = beam([0.0, 0.0, 0.0])
+    assert len(small) == 3
+    assert used.all()
+    assert unlit.tolist() == [0, 1, 2]
+
+
+def warnings(frames, **known):  # type: ignore[no-untyped-def]
+    """Sentences about these frames."""
+    given = {"n_outliers": 0, "unlit": np.zeros(0, np.intp)} | known
+    return list(detector_warnings(frames, calibrate(SHAPE, gain=None, dark=None), **given))
+
+
+def test_what_is_wrong_is_said() -> None:
+    """Nothing for a good movie; frames are counted from 1; saturation, flatness and too many outliers are named."""
+    frames = np.random.default_rng(0).poisson(3, (4, *SHAPE)).astype(np.uint8)
+    assert warnings(frames) == []
+    assert "frame 2, 4 (counted from 1)" in warnings(frames, unlit=np.array([1, 3]))[0]
+    assert warnings(frames, unlit=np.arange(4)) == ["no frame has seen the beam"]
+    assert "2.0 % of the pixels are outliers" in warnings(frames, n_outliers=410)[0]
+    assert "saturated" in warnings(np.minimum(frames, 2))[0]
+    assert warnings(np.zeros_like(frames)) == []

@@ -21,8 +21,18 @@ from komad.watch.sweep import Selection
 from komad.work.archive import archive_movie, read_source
 from komad.work.correct import make_micrographs, write_results
 
-STAGES = ("read", "archive", "references", "reduce", "motion", "correct", "power_spectrum", "write")
-"""What `on_stage` is called with, in this order; `power_spectrum` only when it is wanted."""
+STAGES = (
+    "read",
+    "archive",
+    "references",
+    "reduce",
+    "motion",
+    "correct",
+    "power_spectrum",
+    "aligned_stack",
+    "write",
+)
+"""What `on_stage` is called with, in this order; `power_spectrum` and `aligned_stack` only when they are wanted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,8 @@
-"""What the camera did to the picture: dark, gain, outlier pixels."""
+"""What the camera did to the picture: dark, gain, outlier pixels, frames without beam."""
 
+from komad.detector.beam import leave_out_unlit
 from komad.detector.calibration import Calibration, calibrate
 from komad.detector.outliers import find_outliers
+from komad.detector.warnings import detector_warnings
 
-__all__ = ["Calibration", "calibrate", "find_outliers"]
+__all__ = ["Calibration", "calibrate", "detector_warnings", "find_outliers", "leave_out_unlit"]

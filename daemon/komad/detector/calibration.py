@@ -17,9 +17,11 @@ class Calibration:
     """corrected = frame * gain + offset."""
 
     gain: FloatArray
-    """(ny, nx)."""
+    """(ny, nx); zero, which makes a pixel an outlier, where a reference is not a number."""
     offset: FloatArray
     """(ny, nx)."""
+    n_invalid: int
+    """Pixels at which a reference is not a number."""
 
 
 def calibrate(
@@ -43,4 +45,8 @@ def calibrate(
             )
     multiplier = np.ones(shape, np.float32) if gain is None else np.ascontiguousarray(gain, np.float32)
     offset = np.zeros(shape, np.float32) if dark is None else (-dark * multiplier).astype(np.float32)
-    return Calibration(gain=multiplier, offset=offset)
+    invalid = ~(np.isfinite(multiplier) & np.isfinite(offset))
+    n_invalid = int(np.count_nonzero(invalid))
+    if n_invalid:
+        multiplier, offset = (np.where(invalid, np.float32(0), array) for array in (multiplier, offset))
+    return Calibration(gain=multiplier, offset=offset, n_invalid=n_invalid)

@@ -90,10 +90,7 @@ def write_mrc(
     DiskFullError
         No space is left.
     """
-    if is_foreign(path):
-        raise OutputError(
-            f"{path} exists and was not written by komad; it is kept: choose another output folder, or move it away"
-        )
+    refuse_foreign(path)
     largest = np.abs(image).max()
     if float16 and largest > np.finfo(np.float16).max:
         raise OutputError(f"cannot write {path}: values up to {largest:g} do not fit into 16-bit floats")
@@ -113,6 +110,14 @@ def is_foreign(path: Path) -> bool:
     except OSError:
         return False  # nothing there, or nothing that can be read: writing will tell
     return bool(header) and LABEL.encode() not in header[LABELS_AT:]
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raise OutputError when a file that komad did not write has this name."""
+    if is_foreign(path):
+        raise OutputError(
+            f"{path} exists and was not written by komad; it is kept: choose another output folder, or move it away"
+        )
 
 
 def _text(path: Path) -> str | None:

@@ -10,6 +10,7 @@ import scipy.fft
 
 from komad import kernels
 from komad.arrays import Array, thread_count
+from komad.micrograph.weights import DoseRange
 from komad.optics.exposure import LowRankWeights
 from komad.optics.frequency import rfft_frequency
 
@@ -26,6 +27,10 @@ class Sums:
     dose_weighted: FloatArray | None
     even: FloatArray | None
     odd: FloatArray | None
+    even_weighted: FloatArray | None = None
+    """What the even frames give to `dose_weighted`; together with `odd_weighted` it is the whole."""
+    odd_weighted: FloatArray | None = None
+    dose_range: FloatArray | None = None
 
 
 def correct_frames(
@@ -39,31 +44,56 @@ def correct_frames(
     weights: LowRankWeights | None,  # frequency in cycles per pixel of the movie; rows for used frames only
     even_odd: bool,
     bin_factor: float,
+    even_odd_weighted: bool = False,
+    dose_range: DoseRange | None = None,
 ) -> Sums:
-    """Correct, shift and add all frames that are used.
+    """Correct, shift and add all frames that are used, in one pass over the counts.
 
-    The dose-weighted sum is sum over r of radial_r(|k|) * FFT(running sum r): the low-rank form of a different
-    filter for every frame. Even and odd count frames of the movie from 1, as STAR files do.
+    A dose-weighted sum is sum over r of radial_r(|k|) * FFT(running sum r): the low-rank form of a different filter
+    for every frame. Even and odd count frames of the movie from 1, as STAR files do. The halves of the weighted sum
+    are made only with `weights`.
     """
+    is_even = np.arange(1, len(used) + 1) % 2 == 0
     basis = np.ones((int(used.sum()), 1), np.float32) if weights is None else weights.frame_coefficients
-    coefficients = np.zeros((len(used), basis.shape[1] + int(even_odd)), np.float32)
-    coefficients[used, : basis.shape[1]] = basis
-    if even_odd:
-        coefficients[:, -1] = used & (np.arange(1, len(used) + 1) % 2 == 0)
+    rank = basis.shape[1]
+    parts = [(used, basis)]
+    if even_odd_weighted and weights is not None:
+        parts.append((used & is_even, basis[is_even[used]]))
+    elif even_odd:
+        parts.append((used & is_even, basis[is_even[used], :1]))  # the first term is one for every frame
+    if dose_range is not None:
+        parts.append((dose_range.frames, dose_range.weights.frame_coefficients))
+    coefficients = np.concatenate([_placed(rows, where) for where, rows in parts], axis=1)
     running = kernels.correct(frames, gain, offset, outliers, shifts=shifts_px, coefficients=coefficients)
-    full = running[0]
-    even = running[-1] if even_odd else None
-    odd = full - even if even is not None else None
-    weighted = None
+
+    weighted = even_weighted = in_range = None
     if weights is not None:
-        weighted = _weighted_sum(running[: basis.shape[1]], weights, bin_factor)
+        weighted = _weighted_sum(running[:rank], weights, bin_factor)
+        if even_odd_weighted:
+            even_weighted = _weighted_sum(running[rank : 2 * rank], weights, bin_factor)
+    if dose_range is not None:
+        last = dose_range.weights.frame_coefficients.shape[1]
+        in_range = _weighted_sum(running[-last:], dose_range.weights, bin_factor)
+    # Copies, so that the other running sums leave the memory.
+    full, even = running[0].copy(), running[rank].copy() if even_odd else None
+    del running
     return Sums(
         full=full,
         unweighted=fourier_crop(full, bin_factor),
         dose_weighted=weighted,
         even=None if even is None else fourier_crop(even, bin_factor),
-        odd=None if odd is None else fourier_crop(odd, bin_factor),
+        odd=None if even is None else fourier_crop(full - even, bin_factor),
+        even_weighted=even_weighted,
+        odd_weighted=None if weighted is None or even_weighted is None else weighted - even_weighted,
+        dose_range=in_range,
     )
+
+
+def _placed(rows: FloatArray, where: npt.NDArray[np.bool_]) -> FloatArray:
+    """(n_frames, n): `rows` for the frames that are `where`, zero for the others."""
+    placed = np.zeros((len(where), rows.shape[1]), np.float32)
+    placed[where] = rows
+    return placed
 
 
 def output_shape(shape: tuple[int, int], bin_factor: float) -> tuple[int, int]:

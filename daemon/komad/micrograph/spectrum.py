@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
@@ -17,15 +19,18 @@ SPECTRUM_PIXEL_ANGSTROM = 1.4
 
 
 def power_spectrum(
-    micrograph: FloatArray,  # (y, x) unweighted sum
+    pictures: Iterable[FloatArray],  # each (y, x), unweighted sums
     *,
     pixel_size_angstrom: float,
 ) -> tuple[FloatArray, float]:
     """Amplitude spectrum averaged over half-overlapping tiles, zero frequency in the middle (Welch's method).
 
+    The powers of several pictures are added: sums of successive groups of frames, which motion that was not corrected
+    has blurred less than the sum of all, as RELION does it.
+
     Returns
     -------
-    spectrum : (512, 512) float32, root of the mean power, zero frequency at [256, 256].
+    spectrum : (512, 512) float32, root of the power, zero frequency at [256, 256].
     pixel_size : Å per pixel of a picture that would have this spectrum; Nyquist is at the edge.
 
     Notes
@@ -35,7 +40,14 @@ def power_spectrum(
     length = fast_even_length(
         max(SPECTRUM_LENGTH, round(SPECTRUM_LENGTH * SPECTRUM_PIXEL_ANGSTROM / pixel_size_angstrom))
     )
-    picture = _at_least(micrograph, length)
+    power = np.zeros((length, length // 2 + 1), np.float64)
+    for picture in pictures:
+        power += _mean_power(_at_least(picture, length), length)
+    return _centred(np.sqrt(power).astype(np.float32)), pixel_size_angstrom * length / SPECTRUM_LENGTH
+
+
+def _mean_power(picture: FloatArray, length: int) -> npt.NDArray[np.float64]:
+    """(length, length // 2 + 1): power of windowed tiles, their mean; 1 for white noise of unit spread."""
     window = np.hanning(length + 1)[:length].astype(np.float32)
     window = window[:, None] * window[None, :]
 
@@ -49,8 +61,7 @@ def power_spectrum(
     mean = np.zeros((length, length // 2 + 1), np.float64)
     for power in thread_pool().map(one, corners):
         mean += power
-    mean /= len(corners) * float(np.square(window).sum())
-    return _centred(np.sqrt(mean).astype(np.float32)), pixel_size_angstrom * length / SPECTRUM_LENGTH
+    return mean / (len(corners) * float(np.square(window).sum()))
 
 
 def _at_least(picture: FloatArray, length: int) -> FloatArray:

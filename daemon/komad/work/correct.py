@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,10 @@ import numpy.typing as npt
 from komad.arrays import Array
 from komad.config import Output, Processing
 from komad.formats import references
+from komad.formats.stacks import write_stack
 from komad.model import MicrographResult, Movie
-from komad.output.micrograph import write_micrograph
-from komad.pipeline import correct_movie, sum_stack
+from komad.output.micrograph import SUFFIXES, withdraw_micrograph, write_micrograph
+from komad.pipeline import aligned_stack, correct_movie, sum_stack
 
 
 def find_outliers(movie: Movie, frames: Array) -> npt.NDArray[np.int32]:
@@ -34,25 +37,51 @@ def make_micrographs(
     output: Output,
     on_stage: Callable[[str], None] | None = None,
 ) -> MicrographResult:
-    """Compute what `write_results` writes.
+    """Compute what `write_results` writes, and write the aligned stack, which is too large to be kept until then.
 
     Raises
     ------
     ReferenceFileError, ParameterError, MotionError
         A reference does not fit, a parameter is missing, or no frame is left.
+    OutputError, DiskFullError
+        The aligned stack cannot be written.
     """
     loaded = references.load(movie.references, (frames.shape[1], frames.shape[2]))
-    return correct_movie(
+    processing = Processing.model_validate(dict(movie.processing))
+    result = correct_movie(
         frames,
         gain=loaded.gain,
         dark=loaded.dark,
         outliers_yx=outliers_yx,
         acquisition=movie.acquisition,
-        processing=Processing.model_validate(dict(movie.processing)),
+        processing=processing,
         even_odd=output.even_odd,
         power_spectrum_wanted=output.power_spectrum,
+        even_odd_weighted=output.even_odd_weighted,
+        power_spectrum_groups=output.power_spectrum_groups,
         on_stage=on_stage,
     )
+    if not output.aligned_stack:
+        return result
+    if on_stage:
+        on_stage("aligned_stack")
+    started = perf_counter()
+    withdraw_micrograph(output.directory, movie.stem)
+    write_stack(
+        output.directory / f"{movie.stem}{SUFFIXES['aligned_stack']}",
+        aligned_stack(
+            frames,
+            gain=loaded.gain,
+            dark=loaded.dark,
+            outliers_yx=outliers_yx,
+            motion=result.motion,
+            processing=processing,
+            group=output.aligned_stack_group,
+        ),
+        pixel_size_angstrom=result.pixel_size_angstrom,
+    )
+    timings_s = {**result.timings_s, "aligned_stack": round(perf_counter() - started, 4)}
+    return replace(result, timings_s=timings_s)
 
 
 def write_results(
@@ -77,4 +106,5 @@ def write_results(
         archive_path=archive_path,
         output=output,
         outliers_yx=outliers_yx,
+        aligned_stack=output.aligned_stack,
     )

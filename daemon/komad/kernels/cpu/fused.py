@@ -231,14 +231,16 @@ def _resample(buffers: Any, from_y: Any, from_x: Any, place: Any, weights: Any, 
     whole_x, last_x = _span(from_x)
     per_row, per_column = 1 / max(1, step_y), 1 / max(1, step_x)
     middle_y, middle_x = 0.5 * (BLOCK[0] - 1), 0.5 * (BLOCK[1] - 1)
-    halo = 2 + _between(from_y, 0.5, 0.5) - whole_y
+    # Row of the tile to which row 0 of the source goes, at the left and at the right end.
+    left_y = whole_y - 2 - _between(from_y, 0.5, 0.0)
+    right_y = whole_y - 2 - _between(from_y, 0.5, 1.0)
     pitch = buffers.source.shape[1]
     for i in range(0, height + TAPS - 1 + last_y // SUB_PIXEL_STEPS, BLOCK[0]):
-        v = min(max((i + middle_y - halo) * per_row, 0.0), 1.0)
-        first = _between(from_x, v, middle_x * per_column) - whole_x
-        slope = (_between(from_x, v, 1.0) - _between(from_x, v, 0.0)) * per_column
+        left = _between(from_x, min(max((left_y + i + middle_y) * per_row, 0.0), 1.0), 0.0) - whole_x
+        right = _between(from_x, min(max((right_y + i + middle_y) * per_row, 0.0), 1.0), 1.0) - whole_x
+        slope = (right - left) * per_column
         for x in range(0, width, BLOCK[1]):
-            step = min(max(int((first + slope * x) * SUB_PIXEL_STEPS + 0.5), 0), last_x)
+            step = min(max(int((left + slope * (x + middle_x)) * SUB_PIXEL_STEPS + 0.5), 0), last_x)
             start = i * pitch + x + step // SUB_PIXEL_STEPS
             tap = step % SUB_PIXEL_STEPS * TAPS
             filter_block(
@@ -247,10 +249,10 @@ def _resample(buffers: Any, from_y: Any, from_x: Any, place: Any, weights: Any, 
     into = slot * buffers.moved.shape[1]
     for i in range(0, height, BLOCK[0]):
         v = min((i + middle_y) * per_row, 1.0)
-        first = _between(from_y, v, middle_x * per_column) - whole_y
-        slope = (_between(from_y, v, 1.0) - _between(from_y, v, 0.0)) * per_column
+        left = _between(from_y, v, 0.0) - whole_y
+        slope = (_between(from_y, v, 1.0) - whole_y - left) * per_column
         for x in range(0, width, BLOCK[1]):
-            step = min(max(int((first + slope * x) * SUB_PIXEL_STEPS + 0.5), 0), last_y)
+            step = min(max(int((left + slope * (x + middle_x)) * SUB_PIXEL_STEPS + 0.5), 0), last_y)
             start = (i + step // SUB_PIXEL_STEPS) * TILE[1] + x
             tap = step % SUB_PIXEL_STEPS * TAPS
             at = into + i * TILE[1] + x

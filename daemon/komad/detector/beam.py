@@ -1,0 +1,49 @@
+"""Whether the beam was on, and not too bright."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from komad.arrays import Array
+
+FloatArray = npt.NDArray[np.float32]
+
+BEAM_OFF_FRACTION = 0.1
+"""A frame with less than this share of the usual counts has seen no beam, or a closing shutter."""
+SATURATED_FRACTION = 0.5
+SAMPLE_STRIDE = 7
+
+
+def leave_out_unlit(
+    small: FloatArray,  # (n_used, y, x), gain-corrected
+    used: npt.NDArray[np.bool_],  # (n_frames,)
+) -> tuple[FloatArray, npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+    """The frames that have seen the beam, which ones of the movie these are, and the indices of the others.
+
+    When no frame has, all are kept: whatever is there is better than nothing.
+    """
+    unlit = without_beam(small.mean(axis=(1, 2), dtype=np.float64))
+    index = np.flatnonzero(used)
+    if not unlit.any() or unlit.all():
+        return small, used, index[unlit]
+    used = used.copy()
+    used[index[unlit]] = False
+    return small[~unlit], used, index[unlit]
+
+
+def without_beam(
+    frame_means: npt.NDArray[np.float64],  # (n_frames,) gain-corrected
+) -> npt.NDArray[np.bool_]:
+    """(n_frames,): frames that are all but empty, compared with the median; all of them when the median is."""
+    usual = float(np.median(frame_means))
+    if usual <= 0:
+        return np.ones(len(frame_means), bool)
+    return frame_means < BEAM_OFF_FRACTION * usual
+
+
+def is_saturated(frames: Array) -> bool:
+    """Whether more than half of the pixels have the largest value that occurs: too bright, or no picture at all."""
+    sample = frames[:, ::SAMPLE_STRIDE, ::SAMPLE_STRIDE]
+    largest = sample.max()
+    return bool(largest > 0 and np.count_nonzero(sample == largest) > SATURATED_FRACTION * sample.size)
