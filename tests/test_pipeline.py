@@ -10,7 +10,7 @@ from komad.config import Processing
 from komad.errors import MotionError, ParameterError
 from komad.model import Acquisition, MicrographResult, MotionModel
 from komad.motion import estimate_motion
-from komad.pipeline import correct_movie, sum_stack
+from komad.pipeline import aligned_stack, correct_movie, sum_stack
 from tests.toy import rms_error, toy_movie
 
 ACQUISITION = Acquisition(pixel_size_angstrom=1.0, voltage_kv=300, dose_per_frame=1.2)
@@ -18,9 +18,9 @@ NO_OUTLIERS = np.zeros((0, 2), np.int32)
 
 
 def correct(
-    frames, *, gain=None, outliers=NO_OUTLIERS, acquisition=ACQUISITION, **settings
+    frames, *, gain=None, outliers=NO_OUTLIERS, acquisition=ACQUISITION, asked=None, **settings
 ) -> MicrographResult:  # type: ignore[no-untyped-def]
-    """Run the pipeline with defaults."""
+    """Run the pipeline with defaults; `asked` are further outputs."""
     return correct_movie(
         frames,
         gain=gain,
@@ -30,6 +30,7 @@ def correct(
         processing=Processing(**settings),
         even_odd=True,
         power_spectrum_wanted=True,
+        **(asked or {}),
     )
 
 
@@ -217,3 +218,148 @@ def test_the_pixel_size_is_that_of_the_movie_to_the_last_digit(width: int) -> No
     acquisition = Acquisition(pixel_size_angstrom=0.83, voltage_kv=300, dose_per_frame=1.2)
     assert correct(frames, acquisition=acquisition).pixel_size_angstrom == 0.83
     assert correct(frames, acquisition=acquisition, bin_factor=2).pixel_size_angstrom == 1.66
+
+
+def test_doses_of_single_frames_weight_like_even_ones() -> None:
+    """A list of equal doses gives what the dose per frame gives; another list does not."""
+    frames = toy_movie(n_frames=6).frames
+    doses = {
+        name: Acquisition(pixel_size_angstrom=1.0, voltage_kv=300, dose_per_frame=1.2, frame_doses=values)
+        for name, values in (("even", (1.2,) * 6), ("rising", (0.2, 0.4, 0.8, 1.2, 1.6, 3.0)))
+    }
+    plain = correct(frames).sum_dose_weighted
+    np.testing.assert_allclose(correct(frames, acquisition=doses["even"]).sum_dose_weighted, plain, atol=1e-4)
+    assert np.abs(correct(frames, acquisition=doses["rising"]).sum_dose_weighted - plain).max() > 0.1
+
+
+def test_doses_for_another_number_of_frames_are_refused() -> None:
+    """Both numbers are named."""
+    acquisition = Acquisition(pixel_size_angstrom=1.0, voltage_kv=300, frame_doses=(1.0, 1.0, 1.0))
+    with pytest.raises(ParameterError, match="3 values, but the movie has 4 frames"):
+        correct(toy_movie(n_frames=4).frames, acquisition=acquisition)
+
+
+def test_frames_without_beam_are_left_out_and_named() -> None:
+    """A closed shutter at the start and in between: no shift, no counts, a warning; the others are as without them."""
+    movie = toy_movie(seed=17, n_frames=10, contrast=0.2)
+    frames = movie.frames.copy()
+    frames[[0, 4]] = 0
+    frames[0, 5, 5] = 1
+    result = correct(frames)
+    assert np.flatnonzero(np.isnan(result.motion.shifts_px[:, 0])).tolist() == [0, 4]
+    assert any("frame 1, 5 (counted from 1)" in warning for warning in result.warnings)
+    assert result.sum_unweighted.mean() == pytest.approx(8 * 1.2, rel=0.01)
+    assert result.mean_e_per_px_frame == pytest.approx(1.2, rel=0.01)
+    kept = np.isfinite(result.motion.shifts_px[:, 0])
+    assert rms_error(result.motion.shifts_px[kept], movie.shifts_px[kept]) < 0.2
+
+
+def test_a_movie_without_any_beam() -> None:
+    """Frames of a few stray counts, none of which stands out: a picture of all of them."""
+    frames = np.zeros((4, 256, 256), np.uint8)
+    frames[:, 10, 20] = 3
+    frames[1, 50, 60] = 1
+    result = correct(frames, dose_weighting=False)
+    assert np.isfinite(result.sum_unweighted).all()
+
+
+def test_pixels_of_the_gain_that_are_no_number_are_counted() -> None:
+    """They are outliers, and a warning says how many there are."""
+    movie = toy_movie(seed=18, n_frames=4)
+    gain = np.ones((512, 512), np.float32)
+    gain[10:12, 20] = np.nan
+    stack = sum_stack(movie.frames, gain=gain, dark=None, defects=None, processing=Processing())
+    result = correct(movie.frames, gain=gain, outliers=stack.outliers_yx)
+    assert any("2 pixels of the gain" in warning for warning in result.warnings)
+    assert np.isfinite(result.sum_unweighted).all()
+
+
+def test_a_saturated_movie_is_corrected_with_a_warning() -> None:
+    """Most pixels at the largest value: usable, and said."""
+    frames = np.minimum(toy_movie(seed=19, n_frames=4, contrast=0.3).frames, 1)
+    assert any("saturated" in warning for warning in correct(frames).warnings)
+
+
+def test_weighted_halves_and_a_dose_range_come_when_asked_for() -> None:
+    """They are in the result only then; a range in which no frame lies is said."""
+    frames = toy_movie(n_frames=8).frames
+    plain = correct(frames)
+    assert plain.sum_even_weighted is None
+    assert plain.sum_dose_range is None
+    result = correct(frames, asked={"even_odd_weighted": True}, sum_range=(0, 4.8))
+    np.testing.assert_allclose(
+        result.sum_even_weighted + result.sum_odd_weighted, result.sum_dose_weighted, atol=1e-4
+    )
+    np.testing.assert_allclose(result.sum_dose_weighted, plain.sum_dose_weighted, atol=1e-4)
+    assert result.sum_dose_range.mean() == pytest.approx(1.2 * 4 / 2, rel=0.01)  # four frames of weight 1/2
+    outside = correct(frames, sum_range=(50, 60))
+    assert outside.sum_dose_range is None
+    assert any("no frame lies within sum_range" in warning for warning in outside.warnings)
+
+
+def test_a_spectrum_of_groups_has_the_noise_of_all_counts() -> None:
+    """At high frequency, where there is nothing but noise, groups give the same amplitude as the whole."""
+    frames = toy_movie(n_frames=9, seed=20).frames
+    whole, groups = (
+        correct(frames, asked={"power_spectrum_groups": wanted}).power_spectrum for wanted in (False, True)
+    )
+    fine = np.hypot(*(np.indices((512, 512)) - 256)) > 180
+    noise = [np.sqrt(np.square(spectrum[fine]).mean()) for spectrum in (whole, groups)]
+    assert noise[1] == pytest.approx(noise[0], rel=0.05)
+    assert np.abs(groups - whole).max() > 0.1
+
+
+def test_the_aligned_stack_adds_up_to_the_sum() -> None:
+    """Away from the edges, the pictures of the stack are the parts of the sum; each has the frames of its group."""
+    movie = toy_movie(n_frames=7, seed=21, contrast=0.2)
+    processing = Processing(skip_first=1)
+    result = correct(movie.frames, skip_first=1)
+    stack = list(
+        aligned_stack(
+            movie.frames,
+            gain=None,
+            dark=None,
+            outliers_yx=NO_OUTLIERS,
+            motion=result.motion,
+            processing=processing,
+            group=4,
+        )
+    )
+    assert len(stack) == 2
+    inside = (slice(32, -32), slice(32, -32))
+    np.testing.assert_allclose(sum(stack)[inside], result.sum_unweighted[inside], atol=1e-3)
+    assert stack[0].mean() == pytest.approx(4 * 1.2, rel=0.01)
+
+
+def test_the_aligned_stack_is_binned() -> None:
+    """Pictures of the stack have the size of the micrographs."""
+    frames = toy_movie(n_frames=3).frames
+    result = correct(frames, bin_factor=2)
+    pictures = aligned_stack(
+        frames,
+        gain=None,
+        dark=None,
+        outliers_yx=NO_OUTLIERS,
+        motion=result.motion,
+        processing=Processing(bin_factor=2),
+        group=1,
+    )
+    assert [picture.shape for picture in pictures] == [result.sum_unweighted.shape] * 3
+
+
+def test_magnification_and_motion_within_frames_change_the_sums() -> None:
+    """A stretched picture is another one, the middle stays; a blurred first frame counts less."""
+    movie = toy_movie(n_frames=8, seed=22, contrast=0.2)
+    plain = correct(movie.frames)
+    stretched = correct(movie.frames, magnification=(1.05, 1.0, 30.0))
+    middle, side = (slice(246, 266), slice(246, 266)), (slice(20, 60), slice(20, 60))
+
+    def likeness(where: tuple[slice, slice]) -> float:
+        pair = (result.sum_unweighted[where].ravel() for result in (plain, stretched))
+        return float(np.corrcoef(*pair)[0, 1])
+
+    assert likeness(middle) > 0.8
+    assert likeness(side) < 0.5
+    weighed = correct(movie.frames, in_frame_motion=True)
+    np.testing.assert_allclose(weighed.sum_unweighted, plain.sum_unweighted, atol=1e-4)
+    assert np.abs(weighed.sum_dose_weighted - plain.sum_dose_weighted).max() > 0.05

@@ -110,7 +110,7 @@ def correct_movie(
     shape = (frames.shape[1], frames.shape[2])
     pixel_size = _known(acquisition.pixel_size_angstrom, "pixel size")
     exposure = _exposure(acquisition, len(frames))
-    if processing.dose_weighting or processing.sum_range:
+    if processing.dose_weighting:
         _known(exposure, "dose per frame")
         voltage_factor(_known(acquisition.voltage_kv, "voltage"))
     used = _used_frames(len(frames), processing)

@@ -33,15 +33,20 @@ def weights_of_sums(
     used: npt.NDArray[np.bool_],  # (n_frames,)
     shifts_px: FloatArray,  # (n_frames, 2), of whole frames
     *,
-    exposure: FloatArray | None,  # (n_frames,) e/Å² at the end of each frame; needed for weights
+    exposure: FloatArray | None,  # (n_frames,) e/Å² at the end of each frame
     exposure_before: float,
     pixel_size_angstrom: float,
     voltage_kv: float | None,
     processing: Processing,
 ) -> tuple[LowRankWeights | None, DoseRange | None]:
-    """Weights of all frames used, and of those within `sum_range`; None where not asked for, or where none lies."""
-    if exposure is None or voltage_kv is None:
+    """Weights of all frames used, and of those within `sum_range`; None where not asked for, or where none lies.
+
+    Exposure and voltage must be known when `processing` asks for dose weighting.
+    """
+    if not processing.dose_weighting:
         return None, None
+    assert exposure is not None
+    assert voltage_kv is not None
     path = path_within_frames_px(shifts_px) if processing.in_frame_motion else None
 
     def of(which: npt.NDArray[np.bool_]) -> LowRankWeights:
@@ -52,11 +57,10 @@ def weights_of_sums(
             path_px=None if path is None else path[which],
         )
 
-    weights = of(used) if processing.dose_weighting else None
     if processing.sum_range is None:
-        return weights, None
+        return of(used), None
     within = used & frames_within(exposure, before=exposure_before, dose_range=processing.sum_range)
-    return weights, DoseRange(frames=within, weights=of(within)) if within.any() else None
+    return of(used), DoseRange(frames=within, weights=of(within)) if within.any() else None
 
 
 def frame_weights(
