@@ -7,26 +7,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from komad.config import Processing
 from komad.errors import MotionError
 from komad.model import MotionModel
 from komad.model.motion import early_late_px, path_length_px
-from komad.motion.global_shifts import estimate_global_shifts
-from komad.motion.spectra import transform
+from komad.motion import estimate_motion
 from tests.toy import ToyMovie, rms_error, toy_movie
 
 
 def measure(movie: ToyMovie, *, binning: int = 4, dose: float | None = 1.2) -> MotionModel:
-    """Shifts of a toy movie at 1 Å pixels."""
+    """Shifts of a toy movie at 1 Å pixels, whole frames only."""
     n, length = movie.frames.shape[:2]
     small = movie.frames.reshape(n, length // binning, binning, length // binning, binning).sum(axis=(2, 4))
-    spectra = transform(
+    return estimate_motion(
         small.astype(np.float32),
-        pixel_size_angstrom=binning,
+        used=np.ones(n, bool),
+        shape=(length, length),
+        binning=binning,
+        pixel_size_angstrom=1.0,
         exposure=None if dose is None else dose * np.arange(1, n + 1),
         voltage_kv=300,
-    )
-    return estimate_global_shifts(
-        spectra, binning=binning, pixel_size_angstrom=1.0, max_shift_angstrom=200, n_early=3
+        processing=Processing(local_motion=False),
     )
 
 

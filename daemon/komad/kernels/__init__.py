@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Outliers",
     "add_filtered",
+    "aligned_sum",
+    "alignment_gradient",
     "correct",
     "node_positions",
     "plan_outliers",
     "reduce",
-    "shift_gradient",
-    "shifted_sum",
     "sum_frames",
 ]
 
@@ -100,46 +100,38 @@ def correct(
     return _side(frames, gain).correct(frames, gain, offset, outliers, shifts, coefficients)
 
 
-def shifted_sum(
-    spectra: npt.NDArray[np.complex64],
-    ky: FloatArray,
-    kx: FloatArray,
-    ring: npt.NDArray[np.int32],
-    q: FloatArray,
-    shifts: npt.NDArray[np.float64],
+def aligned_sum(
+    values: npt.NDArray[np.complex64], ky: FloatArray, kx: FloatArray, shifts: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.complex64]:
-    """Aligned sum in Fourier space: A(k) = sum over t of q[t, ring(k)] F_t(k) exp(-2 pi i k . shift_t).
+    """Aligned sum of each window in Fourier space: A(k) = sum over t of values_t(k) exp(-2 pi i k . shift_t).
 
     Parameters
     ----------
-    spectra : (n_frames, my, mx) complex64.
+    values : (n_windows, n_frames, my, mx) complex64.
     ky, kx : (my,), (mx,) cycles per pixel.
-    ring : (my, mx) int32, index into the second axis of `q`; negative coefficients are left out.
-    q : (n_frames, n_rings) signal left in each frame.
-    shifts : (n_frames, 2) as (y, x), pixels of the grid whose transform `spectra` is.
+    shifts : (n_windows, n_frames, 2) as (y, x), pixels of the grid whose transform `values` is.
 
     Returns
     -------
-    (my, mx) complex64.
+    (n_windows, my, mx) complex64.
     """
-    return _side(spectra).shifted_sum(spectra, ky, kx, ring, q, shifts)
+    return _side(values).aligned_sum(values, ky, kx, shifts)
 
 
-def shift_gradient(
-    spectra: npt.NDArray[np.complex64],
+def alignment_gradient(
+    values: npt.NDArray[np.complex64],
     ky: FloatArray,
     kx: FloatArray,
-    ring: npt.NDArray[np.int32],
-    q: FloatArray,
     shifts: npt.NDArray[np.float64],
-    aligned: npt.NDArray[np.complex64],
-    weight: FloatArray,
+    pull: npt.NDArray[np.complex64],
 ) -> npt.NDArray[np.float64]:
-    """Gradient of sum over k of weight[ring(k)] |A(k)|^2 with respect to each frame's shift: (n_frames, 2).
+    """Gradient with respect to every shift of 2 Re sum over k of conj(pull(k)) A(k), `pull` being held.
 
-    `aligned` is what `shifted_sum` gives for the same arguments; `weight` is (n_rings,).
+    Gives (n_windows, n_frames, 2).
+
+    With pull = w A, (n_windows, my, mx), this is the gradient of sum over k of w(k) |A(k)|².
     """
-    return _side(spectra).shift_gradient(spectra, ky, kx, ring, q, shifts, aligned, weight)
+    return _side(values).alignment_gradient(values, ky, kx, shifts, pull)
 
 
 def add_filtered(

@@ -1,26 +1,91 @@
-"""Motion of one movie: the whole frame first, then what differs across the field."""
+"""Motion of one movie: the whole frame first, then what differs across the field, then the whole frame again."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from komad import kernels
 from komad.config import Processing
-from komad.model.motion import MotionModel, early_frames
-from komad.motion.global_shifts import estimate_global_shifts
-from komad.motion.spectra import transform
+from komad.errors import MotionError, ParameterError
+from komad.model.motion import MotionKind, MotionModel, SplineField, time_basis
+from komad.motion import global_shifts, local_field
+from komad.motion.global_shifts import Alignment
+from komad.motion.local_field import Layout, LocalFit
+from komad.motion.spectra import (
+    LOWEST_RESOLUTION_ANGSTROM,
+    Rings,
+    Spectra,
+    Window,
+    make_rings,
+    transform,
+)
+from komad.motion.weights import Weighting
+from komad.optics.exposure import signal_left
+
+FloatArray = npt.NDArray[np.float64]
+Frames = npt.NDArray[np.float32]
+
+TAPER_FRACTION = 0.05
+"""Part of each side of a whole frame over which it fades to its mean, so that its edges do not correlate."""
+WHOLE_PERIODS, PATCH_PERIODS = 8, 4
+"""Structure with fewer periods across a window is left out: what enters and leaves at the edges biases it."""
+WHOLE_RINGS, PATCH_RINGS = 128, 48
+LOCAL_ROUNDS = 6
+CORRECTION_ROUNDS = 3
+"""Rounds of each stage when it starts from a result that is nearly right."""
+LOCAL_TOLERANCE = 0.01
+"""Small pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Movie:
+    """What is known of the frames that are used."""
+
+    frames: Frames
+    """(n, y, x) small frames."""
+    moments: FloatArray
+    """(n,) exposure in the middle of each frame, e/Å²; its index where the dose is unknown."""
+    exposure: FloatArray | None
+    """(n,) e/Å² at the end of each frame; None where unknown, or where damage is not to be counted with."""
+    voltage_kv: float | None
+    small_pixel: float
+    """Å."""
+    binning: int
+    processing: Processing
+
+    def damage(self, groups: list[npt.NDArray[np.intp]], frequency: FloatArray) -> FloatArray:
+        """(n_groups, n) amplitude left in the sum of each group over the root of the number of its frames."""
+        q = np.ones((len(self.frames), len(frequency)))
+        if self.exposure is not None and self.voltage_kv is not None:
+            left = signal_left(frequency / self.small_pixel, self.exposure, voltage_kv=self.voltage_kv)
+            q = np.asarray(left, np.float64)
+        return np.stack([q[group].sum(axis=0) / np.sqrt(len(group)) for group in groups])
+
+    def weighting(self, stage: int) -> Weighting:
+        """Of whole frames (0) or patches (1)."""
+        return Weighting(
+            kind=self.processing.alignment_weight,
+            b_factor_angstrom2=self.processing.b_factors_angstrom2[stage],
+            small_pixel=self.small_pixel,
+        )
+
+    def rings(self, shape: tuple[int, int], n_rings: int, periods: int) -> Rings:
+        """Rings of a window, without what is too coarse."""
+        low = max(self.small_pixel / LOWEST_RESOLUTION_ANGSTROM, periods / min(shape))
+        return make_rings(shape, n_rings=n_rings, low=low)
 
 
 def estimate_motion(
-    small: npt.NDArray[np.float32],  # (n_used, y, x)
+    small: Frames,  # (n_used, y, x)
     *,
     used: npt.NDArray[np.bool_],  # (n_frames,)
-    shape: tuple[int, int],  # noqa: ARG001
+    shape: tuple[int, int],
     binning: int,
     pixel_size_angstrom: float,
-    exposure: npt.NDArray[np.float64] | None,  # (n_frames,)
+    exposure: FloatArray | None,  # (n_frames,)
     voltage_kv: float | None,
     processing: Processing,
 ) -> MotionModel:
@@ -40,21 +105,262 @@ def estimate_motion(
     ------
     MotionError
         The frames hold no numbers to align (NaN, or all pixels equal).
+    ParameterError
+        The frame of reference is not one of the frames that are used.
     """
-    dose = None if exposure is None else exposure[used]
-    spectra = transform(
-        small,
-        pixel_size_angstrom=pixel_size_angstrom * binning,
-        exposure=dose,
-        voltage_kv=voltage_kv if processing.dose_weighting else None,
-    )
-    measured = estimate_global_shifts(
-        spectra,
+    reference = _reference_frame(used, processing.reference_frame)
+    if not np.isfinite(small).all() or not np.ptp(small, axis=(1, 2)).any():
+        raise MotionError(
+            "the frames hold no picture (all pixels equal, or not numbers); check the gain reference"
+        )
+    moments = _moments(exposure, len(used))
+    movie = _Movie(
+        frames=small,
+        moments=moments[used],
+        exposure=exposure[used] if exposure is not None and processing.dose_weighting else None,
+        voltage_kv=voltage_kv,
+        small_pixel=pixel_size_angstrom * binning,
         binning=binning,
-        pixel_size_angstrom=pixel_size_angstrom,
-        max_shift_angstrom=processing.max_shift_angstrom,
-        n_early=early_frames(dose),
+        processing=processing,
     )
+    whole = _align_whole(movie)
+    patches, why = _patches(movie)
+    local: LocalFit | None = None
+    if patches is not None:
+        local = _fit_local(movie, patches, whole)
+        if local.max_order:
+            whole = _align_whole(movie, patches, local, whole)
+            local = _fit_local(movie, patches, whole, before=local)
+        why = _explain(local)
+    return _model(
+        movie, patches, whole, local, why, used=used, shape=shape, moments=moments, reference=reference
+    )
+
+
+def _reference_frame(used: npt.NDArray[np.bool_], wanted: int | str) -> int:
+    """Index of the frame that stays where it is."""
+    indices = np.flatnonzero(used)
+    if wanted == "first":
+        return int(indices[0])
+    if wanted == "middle":
+        return int(indices[len(indices) // 2])
+    if wanted not in indices:
+        raise ParameterError(
+            f"frame {wanted} cannot be the frame of reference: the frames that are used are {indices[0]} to "
+            f"{indices[-1]}, counted from 0; change processing.reference_frame"
+        )
+    return int(wanted)
+
+
+def _moments(exposure: FloatArray | None, n_frames: int) -> FloatArray:
+    """(n_frames,) exposure in the middle of each frame; where it is unknown, 1 e/Å² per frame stands in."""
+    if exposure is None:
+        return np.arange(n_frames, dtype=np.float64)
+    # Frames of no dose at all still follow one another.
+    dose = np.maximum(np.diff(exposure, prepend=2 * exposure[0] - exposure[min(1, n_frames - 1)]), 1e-3)
+    return np.asarray(np.cumsum(dose) - dose / 2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Patches:
+    """Where and when local motion is looked at."""
+
+    layout: Layout
+    groups: list[npt.NDArray[np.intp]]
+    knots: FloatArray
+    """(n_groups,) moment of each group."""
+
+
+def _patches(movie: _Movie) -> tuple[_Patches | None, str]:
+    """Patches and groups of frames, or why there are none."""
+    processing = movie.processing
+    if not processing.local_motion:
+        return None, "local motion is switched off"
+    groups = local_field.group_frames(movie.moments, processing.group_frames[1])
+    if len(groups) < local_field.MIN_KNOTS:
+        return None, "the movie is too short for local motion"
+    layout = local_field.lay_patches(
+        (movie.frames.shape[1], movie.frames.shape[2]),
+        small_pixel=movie.small_pixel,
+        n_patches=processing.n_patches,
+        overlap=processing.patch_overlap_percent / 100,
+    )
+    if layout is None:
+        return None, "the field is too small for patches"
+    knots = np.array([movie.moments[group].mean() for group in groups])
+    return _Patches(layout=layout, groups=groups, knots=knots), ""
+
+
+def _align_whole(
+    movie: _Movie,
+    patches: _Patches | None = None,
+    local: LocalFit | None = None,
+    before: Alignment | None = None,
+) -> Alignment:
+    """One shift per frame; of frames freed from local motion when there is a fit of it."""
+    processing = movie.processing
+    groups = local_field.group_frames(movie.moments, processing.group_frames[0])
+    if len(groups) == 1:
+        still = np.zeros((len(movie.frames), 2))
+        return Alignment(shifts=still, error=float("nan"), rounds=0, supported=False, pattern=0.0)
+    if patches is None or local is None:
+        frames = _sums(movie.frames, groups)
+    else:
+        frames = _moved(movie, _local_shifts(movie, patches, local.paths), groups)
+    spectra, plain = _whole_spectra(movie, frames, groups)
+    moments = np.array([movie.moments[group].mean() for group in groups])
+    if before is None:
+        max_shift = processing.max_shift_angstrom / movie.small_pixel
+        start = global_shifts.search(spectra, small_pixel=movie.small_pixel, max_shift=max_shift)
+    else:
+        start = np.array([before.shifts[group].mean(axis=0) for group in groups])
+    aligned = global_shifts.refine(
+        spectra,
+        plain,
+        start,
+        moments=moments,
+        weighting=movie.weighting(0),
+        max_rounds=processing.max_iterations if before is None else CORRECTION_ROUNDS,
+        tolerance=processing.tolerance_px / movie.binning,
+    )
+    return replace(aligned, shifts=time_basis(movie.moments, moments) @ aligned.shifts)
+
+
+def _whole_spectra(
+    movie: _Movie, frames: Frames, groups: list[npt.NDArray[np.intp]]
+) -> tuple[Spectra, npt.NDArray[np.complex64]]:
+    """Spectra of whole frames, and of their plain sum."""
+    ny, nx = frames.shape[1:]
+    taper = (_ramp(ny)[:, None] * _ramp(nx)[None, :]).astype(np.float32)
+    energy = np.square(taper, dtype=np.float64)
+    rings = movie.rings((ny, nx), WHOLE_RINGS, WHOLE_PERIODS)
+    window: Window = (slice(0, ny), slice(0, nx))
+    share = float(np.square(energy.sum()) / np.square(energy).sum() / energy.size)
+
+    def spectra(pictures: Frames, q: FloatArray) -> Spectra:
+        phase_only = movie.processing.alignment_weight == "phase_only"
+        return transform(pictures, [window], taper, rings, q, share=share, phase_only=phase_only)
+
+    plain = spectra(frames.sum(axis=0)[None], np.ones((1, WHOLE_RINGS))).values[0, 0]
+    return spectra(frames, movie.damage(groups, rings.frequency)), plain
+
+
+def _ramp(length: int) -> FloatArray:
+    """(length,) one in the middle, falling to zero as a raised cosine at both ends."""
+    distance = np.minimum(np.arange(length) + 0.5, length - np.arange(length) - 0.5)
+    return np.asarray(0.5 - 0.5 * np.cos(np.pi * np.clip(distance / (TAPER_FRACTION * length), 0, 1)))
+
+
+def _fit_local(
+    movie: _Movie, patches: _Patches, whole: Alignment, *, before: LocalFit | None = None
+) -> LocalFit:
+    """The local field, from patches of frames that were moved by all that is known already."""
+    layout, knots = patches.layout, patches.knots
+    n_terms = len(local_field.TERM_ORDERS)
+    applied = np.zeros((n_terms, len(knots), 2)) if before is None else before.paths
+    shifts = _local_shifts(movie, patches, applied) + whole.shifts[:, None, None, :]
+    sums = _moved(movie, shifts, patches.groups)
+    rings = movie.rings(layout.taper.shape, PATCH_RINGS, PATCH_PERIODS)
+    spectra = transform(
+        sums,
+        layout.windows,
+        layout.taper,
+        rings,
+        movie.damage(patches.groups, rings.frequency),
+        share=layout.share,
+        phase_only=movie.processing.alignment_weight == "phase_only",
+    )
+    basis = local_field.field_basis(
+        layout.centres[:, 0], layout.centres[:, 1], (sums.shape[1], sums.shape[2])
+    )
+    return local_field.fit_field(
+        spectra,
+        basis,
+        knots,
+        applied=applied,
+        weighting=movie.weighting(1),
+        before=before,
+        max_rounds=LOCAL_ROUNDS if before is None else CORRECTION_ROUNDS,
+        tolerance=LOCAL_TOLERANCE,
+    )
+
+
+def _local_shifts(movie: _Movie, patches: _Patches, paths: FloatArray) -> FloatArray:
+    """(n, nodes_y, nodes_x, 2) local shift of each frame at the nodes of the small frames."""
+    shape = (movie.frames.shape[1], movie.frames.shape[2])
+    y, x = np.meshgrid(*kernels.node_positions(shape), indexing="ij")
+    basis = local_field.field_basis(y, x, shape)
+    return np.einsum(
+        "yxm,tk,mkd->tyxd", basis, time_basis(movie.moments, patches.knots), paths, optimize=True
+    )
+
+
+def _moved(movie: _Movie, shifts: FloatArray, groups: list[npt.NDArray[np.intp]]) -> Frames:
+    """(n_groups, y, x) sums of shifted frames over the root of their number, so that all have the same noise."""
+    shape = (movie.frames.shape[1], movie.frames.shape[2])
+    coefficients = np.zeros((len(movie.frames), len(groups)), np.float32)
+    for index, group in enumerate(groups):
+        coefficients[group, index] = 1 / np.sqrt(len(group))
+    return kernels.correct(
+        movie.frames,
+        np.ones(shape, np.float32),
+        np.zeros(shape, np.float32),
+        kernels.plan_outliers(np.zeros((0, 2), np.int32), shape),
+        shifts=shifts.astype(np.float32),
+        coefficients=coefficients,
+    )
+
+
+def _sums(frames: Frames, groups: list[npt.NDArray[np.intp]]) -> Frames:
+    """`_moved` by nothing."""
+    if len(groups) == len(frames):
+        return frames
+    return np.stack([frames[group].sum(axis=0) / np.float32(np.sqrt(len(group))) for group in groups])
+
+
+def _explain(local: LocalFit) -> str:
+    if not local.max_order:
+        return "a local field does not make the held-out frames likelier"
+    extent = "linear over the field" if local.max_order == 1 else "all orders"
+    return f"the held-out frames are likelier by {local.gain:.1f} (log) with a local field ({extent})"
+
+
+def _model(
+    movie: _Movie,
+    patches: _Patches | None,
+    whole: Alignment,
+    local: LocalFit | None,
+    why: str,
+    *,
+    used: npt.NDArray[np.bool_],
+    shape: tuple[int, int],
+    moments: FloatArray,
+    reference: int,
+) -> MotionModel:
+    """The result in pixels of the movie, both parts zero in the frame of reference."""
     shifts = np.full((len(used), 2), np.nan)
-    shifts[used] = measured.shifts_px
-    return replace(measured, shifts_px=shifts)
+    shifts[used] = (whole.shifts - whole.shifts[np.count_nonzero(used[:reference])]) * movie.binning
+    field = None
+    if patches is not None and local is not None and local.max_order:
+        at_reference = time_basis(moments[[reference]], patches.knots)
+        paths = local.paths - np.einsum("ok,mkd->mod", at_reference, local.paths)
+        field = SplineField(
+            shape=shape,
+            knots=patches.knots,
+            moments=moments,
+            coefficients_px=local_field.spline_coefficients(paths) * movie.binning,
+        )
+    if not whole.supported and field is None:
+        why = "no motion stands out from the noise" if len(movie.frames) > 1 else "one frame shows no motion"
+    kind: MotionKind = "local" if field is not None else "global" if whole.supported else "none"
+    return MotionModel(
+        shifts_px=shifts,
+        shift_error_px=whole.error * movie.binning,
+        n_iterations=whole.rounds,
+        kind=kind,
+        reason=why,
+        local=field,
+        local_error_px=float("nan") if local is None or field is None else local.error * movie.binning,
+        fixed_pattern=whole.pattern,
+        patch_centres_px=None if patches is None else (patches.layout.centres + 0.5) * movie.binning - 0.5,
+    )

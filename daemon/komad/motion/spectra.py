@@ -1,8 +1,12 @@
-"""Spectra of the small frames, and what signal and noise there is in them."""
+"""Spectra of windows of the small frames, and what signal and noise there is in them.
+
+A window is the whole frame, for the motion of the whole, or a patch of it, for what differs across the field.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,158 +14,228 @@ import numpy.typing as npt
 import scipy.fft
 
 from komad.arrays import thread_pool
-from komad.optics.exposure import signal_left
 from komad.optics.frequency import rfft_frequency
 
-FloatArray = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
+Window = tuple[slice, slice]
+"""Rows and columns of the small frames."""
 
-TAPER_FRACTION = 0.05
-"""Part of each side over which a frame fades to its mean, so that its edges do not correlate."""
 LOWEST_RESOLUTION_ANGSTROM = 500.0
 """Coarser structure is illumination and ice thickness, not specimen."""
-LOWEST_PERIODS = 8
-"""Structure with fewer periods across the frame is left out too: what enters and leaves at the edges biases it."""
-RINGS = 128
-"""Rings between zero frequency and the corner of the small frames' Nyquist square."""
+SIGNAL_WIDTH = 3
+"""Rings over which the signal's spectrum is averaged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spectra:
-    """Fourier transforms of small frames, and the rings over which statistics are taken."""
+    """Fourier transforms of windows of frames, and the rings over which statistics are taken."""
 
     values: npt.NDArray[np.complex64]
-    """(n_frames, my, mx); `rfft2` of the tapered frames divided by the root of the number of pixels under the taper."""
-    ky: FloatArray
+    """(n_windows, n_frames, my, mx): `rfft2` of the tapered windows, scaled so that white noise keeps its variance,
+    times `q`; zero where a coefficient takes no part."""
+    power: FloatArray
+    """(n_windows, n_frames, n_rings) mean over each ring of |F|², before the factor q."""
+    ky: npt.NDArray[np.float32]
     """(my,) cycles per small pixel."""
-    kx: FloatArray
+    kx: npt.NDArray[np.float32]
     """(mx,)."""
     ring: npt.NDArray[np.int32]
     """(my, mx) ring of each coefficient, -1 where it takes no part."""
     ring_frequency: FloatArray
     """(n_rings,) mean frequency of each ring, cycles per small pixel."""
-    ring_count: npt.NDArray[np.float64]
-    """(n_rings,) coefficients in each ring."""
+    ring_count: FloatArray
+    """(n_rings,) coefficients in each ring of one window."""
     q: FloatArray
-    """(n_frames, n_rings) signal left after radiation damage; 1 without a dose."""
+    """(n_frames, n_rings) amplitude left after radiation damage; 1 without a dose."""
+    share: float
+    """Independent coefficients per coefficient: less than 1 because of the taper and of windows that overlap."""
     shape: tuple[int, int]
-    """(y, x) of the small frames."""
+    """(y, x) of a window."""
+
+    @property
+    def total_q(self) -> FloatArray:
+        """(n_rings,) sum over frames of q²."""
+        return np.asarray(np.square(self.q).sum(axis=0))
+
+    def part(self, frames: npt.NDArray[np.intp]) -> Spectra:
+        """Some of the frames only."""
+        return replace(self, values=self.values[:, frames], power=self.power[:, frames], q=self.q[frames])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rings:
+    """How coefficients of a window of some shape fall on rings."""
+
+    ky: npt.NDArray[np.float32]
+    kx: npt.NDArray[np.float32]
+    index: npt.NDArray[np.int32]
+    """(my, mx), -1 where a coefficient takes no part."""
+    frequency: FloatArray
+    count: FloatArray
+
+    def mean(self, picture: npt.NDArray[Any]) -> FloatArray:
+        """(n_rings,) mean over each ring of a (my, mx) picture; 0 where a ring is empty."""
+        return ring_mean(picture, self.index, self.count)
+
+
+def make_rings(shape: tuple[int, int], *, n_rings: int, low: float, high: float = 0.5) -> Rings:
+    """Rings of `rfft2` of a window; rows and columns that hold nothing below `high` are left out.
+
+    Left out too: below `low`, beyond Nyquist of either axis (the corners alias), and the axes themselves, on which
+    stripes of the detector lie.
+    """
+    ky, kx = rfft_frequency(shape)
+    rows, columns = np.abs(ky[:, 0]) <= high, kx[0] <= high
+    ky, kx = ky[rows], kx[:, columns]
+    radius = np.hypot(ky, kx)
+    keep = (radius >= low) & (radius < min(high, 0.5)) & (ky != 0) & (kx != 0)
+    index = np.where(keep, np.floor(radius / 0.5 * n_rings), -1).astype(np.int32)
+    count = np.bincount(index[keep], minlength=n_rings).astype(np.float64)
+    total = np.bincount(index[keep], weights=radius[keep], minlength=n_rings)
+    middle = (np.arange(n_rings) + 0.5) / n_rings * 0.5
+    frequency = np.where(count > 0, total / np.maximum(count, 1), middle)
+    return Rings(ky=ky[:, 0], kx=kx[0], index=index, frequency=frequency, count=count)
 
 
 def transform(
-    small_frames: FloatArray,  # (n_frames, y, x)
+    frames: npt.NDArray[np.float32],  # (n_frames, y, x)
+    windows: Sequence[Window],
+    taper: npt.NDArray[np.float32],  # shape of a window
+    rings: Rings,
+    q: FloatArray,  # (n_frames, n_rings)
     *,
-    pixel_size_angstrom: float,
-    exposure: npt.NDArray[np.float64] | None,  # (n_frames,) e/Å² at the end of each frame
-    voltage_kv: float | None,
+    share: float,
+    phase_only: bool = False,
 ) -> Spectra:
-    """Taper and transform small frames; pixel size is that of the small frames."""
-    n_frames, ny, nx = small_frames.shape
-    taper = _taper(ny)[:, None] * _taper(nx)[None, :]
+    """Taper and transform each window of each frame.
+
+    Parameters
+    ----------
+    frames : small frames.
+    windows : rows and columns of each window, all of the same shape.
+    taper : what a window is multiplied with after its mean was taken off.
+    rings : of that shape.
+    q : amplitude left in each frame.
+    share : independent coefficients per coefficient.
+    phase_only : set all amplitudes to one.
+    """
+    ny, nx = taper.shape
     scale = np.float32(1 / np.sqrt(np.square(taper, dtype=np.float64).sum()))
-    ky, kx = rfft_frequency((ny, nx))
-    values = np.empty((n_frames, ny, nx // 2 + 1), np.complex64)
+    rows = np.isin(np.fft.fftfreq(ny).astype(np.float32), rings.ky)
+    weight = np.where(rings.index >= 0, q[:, rings.index], 0).astype(np.float32)
+    values = np.empty((len(windows), len(frames), *rings.index.shape), np.complex64)
 
-    def one(t: int) -> None:
-        frame = small_frames[t]
-        values[t] = scipy.fft.rfft2(
-            (frame - frame.mean(dtype=np.float64).astype(np.float32)) * (taper * scale)
-        )
+    def one(item: tuple[int, int]) -> FloatArray:
+        w, t = item
+        window = frames[t][windows[w]]
+        window = (window - window.mean(dtype=np.float64).astype(np.float32)) * (taper * scale)
+        spectrum = scipy.fft.rfft2(window)[rows, : len(rings.kx)]
+        if phase_only:
+            spectrum = spectrum / np.maximum(np.abs(spectrum), 1e-30)
+        np.multiply(spectrum, weight[t], out=values[w, t])
+        return rings.mean(np.square(spectrum.real) + np.square(spectrum.imag))
 
-    list(thread_pool().map(one, range(n_frames)))
-    low = max(pixel_size_angstrom / LOWEST_RESOLUTION_ANGSTROM, LOWEST_PERIODS / min(ny, nx))
-    ring, frequency, count = _rings(ky, kx, low=low)
-    q: npt.NDArray[np.floating[Any]] = np.ones((n_frames, len(frequency)))
-    if exposure is not None and voltage_kv:
-        q = signal_left(frequency / pixel_size_angstrom, exposure, voltage_kv=voltage_kv)
+    items = [(w, t) for w in range(len(windows)) for t in range(len(frames))]
+    power = np.array(list(thread_pool().map(one, items)))
     return Spectra(
         values=values,
-        ky=ky[:, 0],
-        kx=kx[0],
-        ring=ring,
-        ring_frequency=frequency,
-        ring_count=count,
-        q=q.astype(np.float32),
+        power=power.reshape(len(windows), len(frames), -1),
+        ky=rings.ky,
+        kx=rings.kx,
+        ring=rings.index,
+        ring_frequency=rings.frequency,
+        ring_count=rings.count,
+        q=q,
+        share=share,
         shape=(ny, nx),
     )
 
 
-def _taper(length: int) -> FloatArray:
-    """(length,) one in the middle, falling to zero as a raised cosine at both ends."""
-    distance = np.minimum(np.arange(length) + 0.5, length - np.arange(length) - 0.5)
-    ramp = np.clip(distance / (TAPER_FRACTION * length), 0, 1)
-    return (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
+def ring_mean(picture: npt.NDArray[Any], ring: npt.NDArray[np.int32], count: FloatArray) -> FloatArray:
+    """(n_rings,) mean over each ring of a (my, mx) picture; 0 where a ring is empty."""
+    # Ring -1 becomes bin 0, which is dropped.
+    total = np.bincount(ring.ravel() + 1, weights=picture.ravel(), minlength=len(count) + 1)[1:]
+    return np.asarray(total / np.maximum(count, 1))
 
 
-def _rings(
-    ky: FloatArray, kx: FloatArray, *, low: float
-) -> tuple[npt.NDArray[np.int32], FloatArray, npt.NDArray[np.float64]]:
-    """Ring of each coefficient, mean frequency and count of each ring.
+def aligned_power(aligned: npt.NDArray[np.complex64], spectra: Spectra) -> FloatArray:
+    """(n_windows, n_rings) mean over each ring of |A|²."""
+    power = np.square(aligned.real) + np.square(aligned.imag)
+    return np.stack([ring_mean(window, spectra.ring, spectra.ring_count) for window in power])
 
-    Left out: below `low`, beyond Nyquist of either axis (the corners alias), and the axes themselves, on which
-    stripes of the detector lie.
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Statistics:
+    """Power spectra so that E|F|² = q² S + N in every window."""
+
+    signal: FloatArray
+    """(n_windows, n_rings)."""
+    noise: FloatArray
+    """(n_windows, n_rings)."""
+
+    def weight(self, spectra: Spectra) -> FloatArray:
+        """(n_windows, n_rings) of |A|² in log L = sum over k of |A|² / (N (Q + N / S)): w = S / (N (Q S + N))."""
+        return np.asarray(self.signal / (self.noise * (spectra.total_q * self.signal + self.noise)))
+
+
+def statistics(power_of_sum: FloatArray, spectra: Spectra) -> Statistics:
+    """Signal and noise from two measured powers: of the aligned sum, and of the frames.
+
+    With Q = sum over t of q²: E|A|² = S Q² + N Q and E sum|F|² = S Q + n N. The noise and the shape of the signal are
+    those of all windows together; how much of the signal a window has is one number, because its rings alone are too
+    noisy.
     """
-    radius = np.hypot(ky, kx)
-    ring = np.floor(radius / 0.5 * (RINGS - 1)).astype(np.int32)
-    keep = (radius >= low) & (radius < 0.5) & (ky != 0) & (kx != 0)
-    ring[~keep] = -1
-    count = np.bincount(ring[keep], minlength=RINGS).astype(np.float64)
-    mean = np.bincount(ring[keep], weights=radius[keep], minlength=RINGS) / np.maximum(count, 1)
-    return ring, mean.astype(np.float32), count
-
-
-def ring_mean(power: FloatArray, spectra: Spectra) -> npt.NDArray[np.float64]:
-    """Mean over each ring of a (my, mx) picture of powers; 0 where a ring is empty."""
-    keep = spectra.ring >= 0
-    total = np.bincount(spectra.ring[keep], weights=power[keep], minlength=len(spectra.ring_count))
-    return total / np.maximum(spectra.ring_count, 1)
-
-
-def total_power(spectra: Spectra) -> npt.NDArray[np.float64]:
-    """(n_rings,) mean over each ring of the sum over frames of |F_t|^2."""
-    keep = spectra.ring >= 0
-
-    def one(t: int) -> npt.NDArray[np.float64]:
-        values = spectra.values[t][keep]
-        power = np.square(values.real) + np.square(values.imag)
-        return np.bincount(spectra.ring[keep], weights=power, minlength=len(spectra.ring_count)).astype(
-            np.float64
-        )
-
-    total: npt.NDArray[np.float64] = np.sum(list(thread_pool().map(one, range(len(spectra.values)))), axis=0)
-    return total / np.maximum(spectra.ring_count, 1)
-
-
-def signal_and_noise(
-    aligned: npt.NDArray[np.complex64],  # (my, mx) sum over t of q_t F_t, aligned
-    power: npt.NDArray[np.float64],  # (n_rings,) from `total_power`
-    spectra: Spectra,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Signal S and noise N per ring and frame, so that E|F_t|^2 = q_t^2 S + N.
-
-    From two measured sums, with Q = sum over t of q_t^2: E|A|^2 = S Q^2 + N Q and E sum|F_t|^2 = S Q + n N.
-    """
-    n_frames = len(spectra.values)
-    big_q = np.square(spectra.q, dtype=np.float64).sum(axis=0)
-    aligned_power = ring_mean(np.square(np.abs(aligned)), spectra)
-    signal = (aligned_power - big_q * power / n_frames) / (np.square(big_q) * (1 - 1 / n_frames))
-    signal = _smooth(signal, spectra.ring_count, width=3)
+    n_frames, total_q = spectra.values.shape[1], spectra.total_q
+    frame_power = spectra.power.sum(axis=1)
+    mean_sum, mean_power = power_of_sum.mean(axis=0), frame_power.mean(axis=0)
+    # Independent coefficients: what errors go by.
+    count = spectra.ring_count * len(spectra.values) * spectra.share
+    if n_frames == 1:
+        return Statistics(signal=np.zeros_like(power_of_sum), noise=frame_power)
+    signal = (mean_sum - total_q * mean_power / n_frames) / (np.square(total_q) * (1 - 1 / n_frames))
+    signal = _smooth(signal, count, width=SIGNAL_WIDTH)
     # Where the signal is strong its noise is a small difference of large numbers; but noise is smooth, and a ring
     # that seemed to have none would outweigh all others.
-    noise = _smooth((power - signal * big_q) / n_frames, spectra.ring_count, width=17)
-    whole, most = (np.average(part, weights=spectra.ring_count) for part in (noise, power / n_frames))
+    noise = _smooth((mean_power - signal * total_q) / n_frames, count, width=len(count) // 8 + 1)
+    whole, most = (np.average(part, weights=count) for part in (noise, mean_power / n_frames))
     noise = np.maximum(noise, max(0.5 * whole, 0.1 * most))
     # What is not above its own standard error is no signal: else empty ice would look half full.
-    error = noise / (big_q * np.sqrt(np.maximum(_smooth_sum(spectra.ring_count, 3), 1)))
+    error = noise / (total_q * np.sqrt(np.maximum(_smooth_sum(count, SIGNAL_WIDTH), 1)))
     signal = np.maximum(signal - error, 0)
-    return signal, noise
+    noise = _noise_level(spectra) * noise
+    return Statistics(signal=_signal_share(power_of_sum, signal, noise, spectra) * signal, noise=noise)
 
 
-def _smooth(
-    values: npt.NDArray[np.float64], count: npt.NDArray[np.float64], *, width: int
-) -> npt.NDArray[np.float64]:
+def _noise_level(spectra: Spectra) -> FloatArray:
+    """(n_windows, 1) noise of each window relative to the mean: thick ice and carbon let fewer electrons through."""
+    fine = (spectra.ring_frequency > 0.5 * spectra.ring_frequency.max()) * spectra.ring_count
+    level = spectra.power.sum(axis=1) @ fine
+    return np.asarray(level / max(float(level.mean()), 1e-30))[:, None]
+
+
+MAX_SIGNAL_SHARE = 4.0
+"""A window counts as having at most this many times the mean signal: a carbon edge must not outweigh all else."""
+
+
+def _signal_share(
+    power_of_sum: FloatArray, signal: FloatArray, noise: FloatArray, spectra: Spectra
+) -> FloatArray:
+    """(n_windows, 1) signal of each window relative to the mean, less its standard error; 1 for a single window."""
+    if len(power_of_sum) == 1:
+        return np.ones((1, 1))
+    total_q = spectra.total_q
+    expected = signal * np.square(total_q)
+    variance = np.square(noise * total_q + expected) / np.maximum(spectra.ring_count * spectra.share, 1e-9)
+    information = np.where(spectra.ring_count > 0, expected / variance, 0)
+    strength = np.maximum((information * expected).sum(axis=1), 1e-30)
+    share = ((power_of_sum - noise * total_q) * information).sum(axis=1) / strength
+    return np.asarray(np.clip(share - 1 / np.sqrt(strength), 0, MAX_SIGNAL_SHARE))[:, None]
+
+
+def _smooth(values: FloatArray, count: FloatArray, *, width: int) -> FloatArray:
     """Running mean over `width` rings, each counting as often as it has coefficients."""
-    return _smooth_sum(values * count, width) / np.maximum(_smooth_sum(count, width), 1)
+    return _smooth_sum(values * count, width) / np.maximum(_smooth_sum(count, width), 1e-9)
 
 
-def _smooth_sum(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
+def _smooth_sum(values: FloatArray, width: int) -> FloatArray:
     return np.convolve(values, np.ones(width), "same")

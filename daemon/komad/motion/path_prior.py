@@ -1,0 +1,146 @@
+"""What is expected of a path before it is measured: the specimen's velocity is smooth in exposure.
+
+The velocity is a Gaussian process: a part that dies away early, a part that changes slowly, and an even drift of any
+size; displacements between frames are its increments. How strong each part is comes from the movie itself (empirical
+Bayes: the strengths under which the measured path is likeliest).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+import scipy.optimize
+
+FloatArray = npt.NDArray[np.float64]
+
+EARLY_DOSE = 4.5
+"""e/Å² over which fast motion at the start relaxes (RELION's motion STARs of 16 movies of EMPIAR-10204)."""
+EARLY_CORRELATION = 6.0
+"""e/Å² over which the early velocity keeps its direction."""
+DRIFT_ANGSTROM_PER_DOSE = 1.0
+"""Standard deviation of the even drift; so wide that it hardly pulls."""
+
+# Logarithms of: variance of the early and of the steady velocity (Å per e/Å²)², correlation of the steady velocity
+# (e/Å²), variance of independent jumps (Å² per e/Å²); and how far from that they may be (standard deviations).
+_TYPICAL = np.log([0.5**2, 0.06**2, 10.0, 0.02**2])
+_SPREAD = np.array([3.0, 3.0, 0.7, 2.0])
+_FIRST_EVALUATIONS, _LATER_EVALUATIONS = 120, 40
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Path:
+    """A path as measurement and prior together have it."""
+
+    shifts: FloatArray
+    """(n, 2), mean 0."""
+    covariance: FloatArray
+    """(n, n) along each axis."""
+    strengths: FloatArray
+    """(4,) the logarithms that were fitted, to start from in the next round."""
+    n_determined: float
+    """How many numbers (of 2 n) the measurement decides, not the prior."""
+
+
+def fit_path(
+    fisher: FloatArray,  # (n, n)
+    pull: FloatArray,  # (n, 2)
+    moments: FloatArray,  # (n,) e/Å², rising
+    *,
+    angstrom: float,
+    strengths: FloatArray | None,
+    settled: bool = False,
+) -> Path:
+    """The likeliest path when log L is pull . s - s . fisher . s / 2 along each axis.
+
+    Parameters
+    ----------
+    fisher, pull : the measurement, in a unit of length of `angstrom` Å; the mean of the path is free.
+    moments : when the specimen was at each point of the path.
+    strengths : of a fit of nearly the same measurement; None for the first.
+    settled : take these strengths as they are.
+    """
+    n = len(moments)
+    pinned = fisher + np.trace(fisher) / n**2 + 1e-12
+    steps = np.diff(np.eye(n), axis=0)
+
+    def posterior(logs: FloatArray) -> tuple[float, FloatArray, FloatArray]:
+        """Minus log evidence, the posterior's Cholesky factor, and its mean."""
+        covariance = _increments(moments, logs) / angstrom**2
+        prior = scipy.linalg.cholesky(covariance, lower=True)
+        whitened = scipy.linalg.solve_triangular(prior, steps, lower=True)
+        factor = scipy.linalg.cholesky(pinned + whitened.T @ whitened, lower=True)
+        half = scipy.linalg.solve_triangular(factor, pull, lower=True)
+        # Both axes: each has its quadratic form, and half of the logarithm of each determinant.
+        evidence = (
+            0.5 * np.square(half).sum()
+            - 2 * np.log(np.diag(factor)).sum()
+            - 2 * np.log(np.diag(prior)).sum()
+            - 0.5 * np.square((logs - _TYPICAL) / _SPREAD).sum()
+        )
+        return -float(evidence), factor, scipy.linalg.solve_triangular(factor.T, half, lower=False)
+
+    logs = _TYPICAL if strengths is None else strengths
+    if not settled:
+        evaluations = _FIRST_EVALUATIONS if strengths is None else _LATER_EVALUATIONS
+        options = {"maxfev": evaluations, "xatol": 0.1, "fatol": 0.1, "initial_simplex": _simplex(logs)}
+        best = scipy.optimize.minimize(
+            lambda tried: posterior(tried)[0], logs, method="Nelder-Mead", options=options
+        )
+        logs = best.x
+    _, factor, shifts = posterior(logs)
+    covariance = scipy.linalg.cho_solve((factor, True), np.eye(n))
+    return Path(
+        shifts=shifts - shifts.mean(axis=0),
+        covariance=covariance,
+        strengths=logs,
+        n_determined=2 * float(np.einsum("ij,ji->", fisher, covariance)),
+    )
+
+
+def _simplex(start: FloatArray) -> FloatArray:
+    return np.vstack([start, start + np.diag([1.5, 1.5, 0.5, 1.5])])
+
+
+def _increments(moments: FloatArray, logs: FloatArray) -> FloatArray:
+    """(n - 1, n - 1) covariance of the displacements between successive moments, Å²."""
+    early, steady, correlation, jumps = np.exp(np.clip(logs, -40, 10))
+    gaps, middle = np.diff(moments), (moments[1:] + moments[:-1]) / 2
+    distance = np.abs(middle[:, None] - middle[None, :])
+    fading = np.exp(-(middle - moments[0]) / EARLY_DOSE)
+    velocity = (
+        early * fading[:, None] * fading[None, :] * _matern(distance / EARLY_CORRELATION)
+        + steady * _matern(distance / correlation)
+        + DRIFT_ANGSTROM_PER_DOSE**2
+    )
+    return np.asarray(gaps[:, None] * gaps[None, :] * velocity + np.diag(gaps * jumps + 1e-8))
+
+
+def _matern(x: FloatArray) -> FloatArray:
+    """Matérn 3/2: continuous with a continuous slope."""
+    return np.asarray((1 + np.sqrt(3) * x) * np.exp(-np.sqrt(3) * x))
+
+
+LOCAL_FADING_DOSE = 6.0
+"""e/Å² after which local motion has half its first speed."""
+LOCAL_CORRELATION = 20.0
+LOCAL_JUMPS = 0.1
+"""Part of the local displacement's variance that is independent from knot to knot."""
+
+
+def path_basis(knots: FloatArray) -> FloatArray:
+    """(n_knots, n_knots - 1): paths of local motion, mean 0, as what it makes of independent numbers of equal variance.
+
+    Local motion relaxes: what moves goes on in about the same direction and slows down. Such increments fit better than
+    those of a plain random walk, much better than a bound on the amplitude (docs/benchmarks.md).
+    """
+    gaps, middle = np.diff(knots), (knots[1:] + knots[:-1]) / 2
+    travelled = gaps / (1 + (middle - knots[0]) / LOCAL_FADING_DOSE)
+    distance = np.abs(middle[:, None] - middle[None, :])
+    steady = travelled[:, None] * np.exp(-distance / LOCAL_CORRELATION) * travelled[None, :]
+    increments = (1 - LOCAL_JUMPS) * steady / np.square(travelled).mean()
+    increments += LOCAL_JUMPS * np.diag(travelled) / travelled.mean()
+    paths = np.vstack([np.zeros(len(gaps)), np.cumsum(np.linalg.cholesky(increments), axis=0)])
+    return np.asarray(paths - paths.mean(axis=0))

@@ -1,0 +1,100 @@
+"""What stays with the detector while the specimen moves: modelled, so that it cannot hold the shifts near zero.
+
+Per coefficient F_t = a_t s + p + noise, with a_t = q_t exp(2 pi i k . shift_t), specimen s of power S, pattern p of
+power P.
+With A = sum of conj(a_t) F_t, U = sum of F_t, c = sum of conj(a_t), the posterior of (s, p) is normal with the inverse
+covariance M = [[1/S + Q/N, c/N], [conj(c)/N, 1/P + n/N]], and log L = (A, U)^H M^-1 (A, U) / N² - log(det M S P).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from komad.motion.spectra import Spectra, Statistics
+
+FloatArray = npt.NDArray[np.float64]
+Picture = npt.NDArray[np.complex64]
+
+RATIOS = np.concatenate([[0.0], np.geomspace(0.002, 10, 28)])
+"""Powers of the pattern that are tried, as n P / N: its power over that of the noise in the sum of n frames."""
+USUAL_RATIO = 0.05
+"""Mean of the prior, which is exponential: a gain reference of 1000 e/px and a movie of 40 e/px have 0.04."""
+NEGLIGIBLE = 0.002
+MOST_COEFFICIENTS = 60_000
+"""The power is fitted on about so many coefficients, spread over all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sums:
+    """The three sums over frames that the likelihood needs, (my, mx) each."""
+
+    aligned: Picture
+    """A."""
+    plain: Picture
+    """U."""
+    overlap: Picture
+    """c."""
+
+
+def fit_ratio(sums: Sums, found: Statistics, spectra: Spectra) -> float:
+    """The likeliest n P / N for these shifts."""
+    keep = np.flatnonzero(spectra.ring >= 0)
+    step = max(1, len(keep) // MOST_COEFFICIENTS)
+    keep = keep[::step]
+    ring = spectra.ring.ravel()[keep]
+    a, u, c = (picture.ravel()[keep] for picture in (sums.aligned, sums.plain, sums.overlap))
+    noise, n = found.noise[0][ring], spectra.values.shape[1]
+    ratio = found.signal[0] / found.noise[0]
+    snr, total_q = ratio[ring], spectra.total_q[ring]
+    # All divided by the noise power: S/N = snr, P/N = r / n.
+    a2, u2, c2 = (np.square(np.abs(x)).astype(np.float64) for x in (a, u, c))
+    a2, u2, acu = a2 / noise, u2 / noise, (a.conj() * c * u).real.astype(np.float64) / noise
+    first = 1 + snr * total_q  # S (1/S + Q/N)
+    scale = step * spectra.share
+    log_likelihoods = [
+        scale * float((_gain(r / n, snr, first, n, a2, u2, acu, c2)).sum()) - r / USUAL_RATIO for r in RATIOS
+    ]
+    return float(RATIOS[int(np.argmax(log_likelihoods))])
+
+
+def _gain(
+    p: float,
+    snr: FloatArray,
+    first: FloatArray,
+    n: int,
+    a2: FloatArray,
+    u2: FloatArray,
+    acu: FloatArray,
+    c2: FloatArray,
+) -> FloatArray:
+    """Log L of each coefficient; p = P/N. Multiplied through by S and P, so that either may be zero."""
+    second = 1 + p * n
+    determinant = first * second - snr * p * c2
+    return np.asarray(
+        (snr * second * a2 + p * first * u2 - 2 * snr * p * acu) / determinant - np.log(determinant)
+    )
+
+
+def pulls(ratio: float, sums: Sums, found: Statistics, spectra: Spectra) -> tuple[Picture, Picture]:
+    """E(s) / N and conj(E(conj(s) p)) / N, (my, mx) each: what frames are pulled towards, and what of it is pattern.
+
+    d log L / d shift_t = sum over k of 4 pi k Im(conj(first) q_t F_t w_t - conj(second) q_t w_t),
+    w_t = exp(-2 pi i k . shift_t).
+    """
+    n = spectra.values.shape[1]
+    ring = np.maximum(spectra.ring, 0)
+    inside = spectra.ring >= 0
+    noise = found.noise[0].astype(np.float32)[ring]
+    snr = np.where(inside, (found.signal[0] / found.noise[0]).astype(np.float32)[ring], 0)
+    p = np.float32(ratio / n)
+    first = 1 + snr * spectra.total_q.astype(np.float32)[ring]
+    second = np.float32(1 + ratio)
+    c = sums.overlap
+    determinant = first * second - snr * p * np.square(np.abs(c))
+    specimen = snr * (second * sums.aligned - p * c * sums.plain) / determinant
+    pattern = p * (first * sums.plain - snr * c.conj() * sums.aligned) / determinant
+    together = specimen.conj() * pattern - (snr * p * noise / determinant) * c.conj()
+    return (specimen / noise).astype(np.complex64), (together / noise).conj().astype(np.complex64)
