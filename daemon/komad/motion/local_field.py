@@ -111,7 +111,7 @@ def _hann(length: int) -> FloatArray:
     return np.asarray(np.square(np.sin(np.pi * (np.arange(length) + 0.5) / length)))
 
 
-ORDER_SPREAD = (1.0, 1.0, 0.4, 0.2, 0.12, 0.08)
+ORDER_SPREAD = (1.0, 1.0, 0.5, 0.2, 0.1, 0.05)
 """Expected size of a term of each order relative to order 1. Were the strengths of the orders fitted one by one, a high
 order could take the place of a low one, which patches in the middle of the field see nearly alike."""
 _TERMS = [(i, order - i) for order in range(MAX_ORDER + 1) for i in range(order + 1)]
