@@ -15,7 +15,7 @@ from komad.errors import DeviceError
 from komad.kernels.plan import TAPS, TILE
 
 SHAPE = (75, 300)
-DTYPES = [np.uint8, np.int8, np.uint16, np.int16, np.float32]
+DTYPES = [np.uint8, np.int8, np.uint16, np.int16, np.float32, np.float64]
 
 
 def movie(shape: tuple[int, ...], dtype: Any = np.uint8, seed: int = 0) -> npt.NDArray[Any]:

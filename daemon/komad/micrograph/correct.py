@@ -47,36 +47,40 @@ def correct_frames(
     even_odd_weighted: bool = False,
     dose_range: DoseRange | None = None,
 ) -> Sums:
-    """Correct, shift and add all frames that are used, in one pass over the counts.
+    """Correct, shift and add all frames that are used.
 
     A dose-weighted sum is sum over r of radial_r(|k|) * FFT(running sum r): the low-rank form of a different filter
     for every frame. Even and odd count frames of the movie from 1, as STAR files do. The halves of the weighted sum
     are made only with `weights`.
+
+    One pass over the counts makes the sums of all frames and their halves. The weighted halves and the dose range have
+    a pass of their own over their frames, so that no more running sums are in memory than one weighted sum needs.
     """
+
+    def running_sums(where: npt.NDArray[np.bool_], rows: FloatArray) -> FloatArray:
+        coefficients = np.zeros((len(where), rows.shape[1]), np.float32)
+        coefficients[where] = rows
+        return kernels.correct(frames, gain, offset, outliers, shifts=shifts_px, coefficients=coefficients)
+
     is_even = np.arange(1, len(used) + 1) % 2 == 0
     basis = np.ones((int(used.sum()), 1), np.float32) if weights is None else weights.frame_coefficients
     rank = basis.shape[1]
-    parts = [(used, basis)]
-    if even_odd_weighted and weights is not None:
-        parts.append((used & is_even, basis[is_even[used]]))
-    elif even_odd:
-        parts.append((used & is_even, basis[is_even[used], :1]))  # the first term is one for every frame
-    if dose_range is not None:
-        parts.append((dose_range.frames, dose_range.weights.frame_coefficients))
-    coefficients = np.concatenate([_placed(rows, where) for where, rows in parts], axis=1)
-    running = kernels.correct(frames, gain, offset, outliers, shifts=shifts_px, coefficients=coefficients)
-
+    half = is_even[used, None].astype(np.float32)
+    running = running_sums(used, np.concatenate([basis, half], axis=1) if even_odd else basis)
     weighted = even_weighted = in_range = None
     if weights is not None:
         weighted = _weighted_sum(running[:rank], weights, bin_factor)
-        if even_odd_weighted:
-            even_weighted = _weighted_sum(running[rank : 2 * rank], weights, bin_factor)
-    if dose_range is not None:
-        last = dose_range.weights.frame_coefficients.shape[1]
-        in_range = _weighted_sum(running[-last:], dose_range.weights, bin_factor)
-    # Copies, so that the other running sums leave the memory.
+    # Copies, so that the other running sums leave the memory. The first term of the weights is one for every frame.
     full, even = running[0].copy(), running[rank].copy() if even_odd else None
     del running
+    if weights is not None and even_odd_weighted:
+        even_weighted = _weighted_sum(running_sums(used & is_even, basis[is_even[used]]), weights, bin_factor)
+    if dose_range is not None:
+        in_range = _weighted_sum(
+            running_sums(dose_range.frames, dose_range.weights.frame_coefficients),
+            dose_range.weights,
+            bin_factor,
+        )
     return Sums(
         full=full,
         unweighted=fourier_crop(full, bin_factor),
@@ -87,13 +91,6 @@ def correct_frames(
         odd_weighted=None if weighted is None or even_weighted is None else weighted - even_weighted,
         dose_range=in_range,
     )
-
-
-def _placed(rows: FloatArray, where: npt.NDArray[np.bool_]) -> FloatArray:
-    """(n_frames, n): `rows` for the frames that are `where`, zero for the others."""
-    placed = np.zeros((len(where), rows.shape[1]), np.float32)
-    placed[where] = rows
-    return placed
 
 
 def output_shape(shape: tuple[int, int], bin_factor: float) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from komad.arrays import Array
 from komad.kernels.cpu.bands import FloatArray, jit, over_bands
 from komad.kernels.cpu.counts import donor_value
-from komad.kernels.cpu.vector import BLOCK, filter_block
+from komad.kernels.cpu.vector import BLOCK, RUN, calibrate_run, filter_block
 from komad.kernels.plan import SUB_PIXEL_STEPS, TAPS, TILE, Outliers, lanczos_weights
 
 _WEIGHTS = lanczos_weights()
@@ -57,6 +57,7 @@ def correct(
     coefficients: FloatArray,
 ) -> FloatArray:
     """See `komad.kernels.correct`."""
+    frames, gain, offset = (np.ascontiguousarray(array) for array in (frames, gain, offset))
     ny, nx = gain.shape
     sums = np.empty((coefficients.shape[1], ny, nx), np.float32)
     shifts = np.ascontiguousarray(shifts, np.float32)
@@ -108,7 +109,11 @@ def _correct_band(
     sums: Any,
 ) -> None:
     """All tiles between two rows of nodes."""
-    ny, nx = movie.gain.shape
+    # Taken apart here, once: in the inner loops each look into a tuple of arrays costs.
+    frames, gain, offset = movie.frames, movie.gain, movie.offset
+    row_start, column, donors = movie.row_start, movie.column, movie.donors
+    source, across, moved = buffers.source, buffers.across, buffers.moved
+    ny, nx = gain.shape
     for tile_column in range((nx + TILE[1] - 1) // TILE[1]):
         x0 = tile_column * TILE[1]
         # First pixel, size in pixels, and distance between the nodes; the last node is at the last pixel.
@@ -122,8 +127,8 @@ def _correct_band(
         for k in range(len(used)):
             t = used[k]
             from_y, from_x = _nodes(shifts, t, place)
-            _load_tile(movie, t, from_y, from_x, place, buffers.source)
-            _resample(buffers, from_y, from_x, place, weights, k - group)
+            _load_tile(frames, gain, offset, row_start, column, donors, t, from_y, from_x, place, source)
+            _resample(source, across, moved, from_y, from_x, place, weights, k - group)
             if is_open:
                 _leave_out(coefficients, t, from_y, from_x, place, (ny, nx), buffers, k - group)
             if k + 1 - group == _AT_ONCE or k + 1 == len(used):
@@ -133,8 +138,7 @@ def _correct_band(
             _fill_in(len(used), buffers)
         for r in range(len(sums)):
             for i in range(y1 - y0):
-                for j in range(place[3]):
-                    sums[r, y0 + i, x0 + j] = buffers.sums[r, i * TILE[1] + j]
+                sums[r, y0 + i, x0 : x0 + place[3]] = buffers.sums[r, i * TILE[1] : i * TILE[1] + place[3]]
 
 
 @jit
@@ -181,47 +185,59 @@ def _reflect(index: int, n: int) -> int:
 
 
 @jit
-def _load_tile(movie: Any, t: int, from_y: Any, from_x: Any, place: Any, source: Any) -> None:
-    """Fill `source` with the corrected pixels of frame `t` of which a tile is made."""
+def _load_tile(
+    frames: Any,
+    gain: Any,
+    offset: Any,
+    row_start: Any,
+    column: Any,
+    donors: Any,
+    t: int,
+    from_y: Any,
+    from_x: Any,
+    place: Any,
+    source: Any,
+) -> None:
+    """Fill `source` with the corrected pixels of frame `t` of which a tile is made, reflected at the frame's edges."""
+    ny, nx = gain.shape
     whole_y, last_y = _span(from_y)
     whole_x, last_x = _span(from_x)
-    height = place[2] + TAPS - 1 + last_y // SUB_PIXEL_STEPS
+    top, left = place[0] + whole_y - 2, place[1] + whole_x - 2
     width = place[3] + TAPS - 1 + last_x // SUB_PIXEL_STEPS
-    _load(movie, t, place[0] + whole_y - 2, place[1] + whole_x - 2, width, source[:height])
-
-
-@jit
-def _load(movie: Any, t: int, top: int, left: int, width: int, source: Any) -> None:
-    """Fill `width` columns of `source` with corrected pixels of frame `t`, from row `top` and column `left` on.
-
-    The rows to fill are all that `source` has, and the columns are counted beside it. Only so does LLVM vectorise the
-    inner loops; with a number of rows, or with a slice of columns, it takes six times longer.
-    """
-    frames, gain, offset = movie.frames, movie.gain, movie.offset
-    ny, nx = gain.shape
-    inside = left >= 0 and left + width <= nx
-    for i in range(source.shape[0]):
+    # Columns from `first` to `last` lie inside the frame and are loaded in runs, if there is room for one.
+    first = min(max(-left, 0), width)
+    last = max(min(nx - left, width), first)
+    if last - first < RUN:
+        last = first
+    for i in range(place[2] + TAPS - 1 + last_y // SUB_PIXEL_STEPS):
         y = _reflect(top + i, ny)
-        if inside:
-            for j in range(width):
-                source[i, j] = np.float32(frames[t, y, left + j]) * gain[y, left + j] + offset[y, left + j]
-        else:
-            for j in range(width):
-                x = _reflect(left + j, nx)
-                source[i, j] = np.float32(frames[t, y, x]) * gain[y, x] + offset[y, x]
-        for k in range(movie.row_start[y], movie.row_start[y + 1]):
-            x = movie.column[k]
-            if inside:
-                if left <= x < left + width:
-                    source[i, x - left] = donor_value(frames, gain, offset, movie.donors, k, t)
-            else:
-                for j in range(width):
-                    if _reflect(left + j, nx) == x:
-                        source[i, j] = donor_value(frames, gain, offset, movie.donors, k, t)
+        row, into = y * nx + left, i * source.shape[1]
+        start = t * ny * nx + row
+        for j in range(first, last, RUN):
+            j = min(j, last - RUN)  # noqa: PLW2901 - the last run overlaps the one before
+            calibrate_run(frames, start + j, gain, offset, row + j, source, into + j)
+        for j in range(first):
+            x = _reflect(left + j, nx)
+            source[i, j] = np.float32(frames[t, y, x]) * gain[y, x] + offset[y, x]
+        for j in range(last, width):
+            x = _reflect(left + j, nx)
+            source[i, j] = np.float32(frames[t, y, x]) * gain[y, x] + offset[y, x]
+        for k in range(row_start[y], row_start[y + 1]):
+            x = column[k]
+            if left + first <= x < left + last:
+                source[i, x - left] = donor_value(frames, gain, offset, donors, k, t)
+            for j in range(first):
+                if _reflect(left + j, nx) == x:
+                    source[i, j] = donor_value(frames, gain, offset, donors, k, t)
+            for j in range(last, width):
+                if _reflect(left + j, nx) == x:
+                    source[i, j] = donor_value(frames, gain, offset, donors, k, t)
 
 
 @jit
-def _resample(buffers: Any, from_y: Any, from_x: Any, place: Any, weights: Any, slot: int) -> None:
+def _resample(
+    source: Any, across: Any, moved: Any, from_y: Any, from_x: Any, place: Any, weights: Any, slot: int
+) -> None:
     """Separable interpolation of the source into `moved[slot]`, one sub-pixel position for each BLOCK.
 
     The x pass goes over rows of the source, displaced by what holds in the row of the tile to which they go.
@@ -234,7 +250,7 @@ def _resample(buffers: Any, from_y: Any, from_x: Any, place: Any, weights: Any, 
     # Row of the tile to which row 0 of the source goes, at the left and at the right end.
     left_y = whole_y - 2 - _between(from_y, 0.5, 0.0)
     right_y = whole_y - 2 - _between(from_y, 0.5, 1.0)
-    pitch = buffers.source.shape[1]
+    pitch = source.shape[1]
     for i in range(0, height + TAPS - 1 + last_y // SUB_PIXEL_STEPS, BLOCK[0]):
         left = _between(from_x, min(max((left_y + i + middle_y) * per_row, 0.0), 1.0), 0.0) - whole_x
         right = _between(from_x, min(max((right_y + i + middle_y) * per_row, 0.0), 1.0), 1.0) - whole_x
@@ -243,10 +259,8 @@ def _resample(buffers: Any, from_y: Any, from_x: Any, place: Any, weights: Any, 
             step = min(max(int((left + slope * (x + middle_x)) * SUB_PIXEL_STEPS + 0.5), 0), last_x)
             start = i * pitch + x + step // SUB_PIXEL_STEPS
             tap = step % SUB_PIXEL_STEPS * TAPS
-            filter_block(
-                buffers.source, start, pitch, 1, weights, tap, buffers.across, i * TILE[1] + x, TILE[1]
-            )
-    into = slot * buffers.moved.shape[1]
+            filter_block(source, start, pitch, 1, weights, tap, across, i * TILE[1] + x, TILE[1])
+    into = slot * moved.shape[1]
     for i in range(0, height, BLOCK[0]):
         v = min((i + middle_y) * per_row, 1.0)
         left = _between(from_y, v, 0.0) - whole_y
@@ -256,7 +270,7 @@ def _resample(buffers: Any, from_y: Any, from_x: Any, place: Any, weights: Any, 
             start = (i + step // SUB_PIXEL_STEPS) * TILE[1] + x
             tap = step % SUB_PIXEL_STEPS * TAPS
             at = into + i * TILE[1] + x
-            filter_block(buffers.across, start, TILE[1], TILE[1], weights, tap, buffers.moved, at, TILE[1])
+            filter_block(across, start, TILE[1], TILE[1], weights, tap, moved, at, TILE[1])
 
 
 @jit
@@ -282,24 +296,15 @@ def _is_inside(y: float, x: float, shape: Any) -> bool:
 
 
 @jit
-def _count_covering(shifts: Any, used: Any, place: Any, shape: Any, n_covering: Any) -> bool:
-    """Whether any frame leaves a pixel of the tile uncovered; if so, count for each pixel how many cover it."""
-    y0, x0, height, width, step_y, step_x = place
-    is_open = False
-    for t in used:
-        from_y, from_x = _nodes(shifts, t, place)
-        for corner in range(4):  # where positions are extreme
-            y, x = y0 + corner // 2 * step_y, x0 + corner % 2 * step_x
-            is_open |= not _is_inside(y + from_y[corner], x + from_x[corner], shape)
-    if is_open:
-        n_covering[:] = 0
-        for t in used:
-            from_y, from_x = _nodes(shifts, t, place)
-            for i in range(height):
-                for j in range(width):
-                    y, x = _position(from_y, from_x, place, i, j)
-                    n_covering[i * TILE[1] + j] += _is_inside(y, x, shape)
-    return is_open
+def _covers(from_y: Any, from_x: Any, place: Any, shape: Any) -> bool:
+    """Whether a whole tile comes from inside a frame: its corners do, where positions are extreme."""
+    y0, x0, _, _, step_y, step_x = place
+    for corner in range(4):
+        y = y0 + corner // 2 * step_y + from_y[corner]
+        x = x0 + corner % 2 * step_x + from_x[corner]
+        if not _is_inside(y, x, shape):
+            return False
+    return True
 
 
 @jit
@@ -310,26 +315,47 @@ def _position(from_y: Any, from_x: Any, place: Any, i: int, j: int) -> Any:
 
 
 @jit
+def _count_covering(shifts: Any, used: Any, place: Any, shape: Any, n_covering: Any) -> bool:
+    """Whether any frame leaves a pixel of the tile uncovered; if so, count for each pixel how many cover it."""
+    n_covering[:] = len(used)
+    is_open = False
+    for t in used:
+        from_y, from_x = _nodes(shifts, t, place)
+        if not _covers(from_y, from_x, place, shape):
+            is_open = True
+            for i in range(place[2]):
+                for j in range(place[3]):
+                    y, x = _position(from_y, from_x, place, i, j)
+                    n_covering[i * TILE[1] + j] -= not _is_inside(y, x, shape)
+    return is_open
+
+
+@jit
 def _leave_out(
     coefficients: Any, t: int, from_y: Any, from_x: Any, place: Any, shape: Any, buffers: Any, slot: int
 ) -> None:
     """Take out of `moved[slot]` what frame `t` does not cover but others do, and note what is missing there."""
-    for i in range(place[2]):
-        for j in range(place[3]):
-            k = i * TILE[1] + j
-            y, x = _position(from_y, from_x, place, i, j)
-            if buffers.n_covering[k] > 0 and not _is_inside(y, x, shape):
-                buffers.moved[slot, k] = 0
-                for r in range(coefficients.shape[1]):
-                    buffers.missing[r, k] += coefficients[t, r]
-            buffers.plain[k] += buffers.moved[slot, k]
+    moved, missing, n_covering = buffers.moved, buffers.missing, buffers.n_covering
+    if not _covers(from_y, from_x, place, shape):
+        for i in range(place[2]):
+            for j in range(place[3]):
+                k = i * TILE[1] + j
+                y, x = _position(from_y, from_x, place, i, j)
+                if n_covering[k] > 0 and not _is_inside(y, x, shape):
+                    moved[slot, k] = 0
+                    for r in range(coefficients.shape[1]):
+                        missing[r, k] += coefficients[t, r]
+    plain = buffers.plain
+    for k in range(len(plain)):
+        plain[k] += moved[slot, k]
 
 
 @jit
 def _fill_in(n_used: int, buffers: Any) -> None:
     """Put the mean of the frames that cover a pixel in place of those that do not."""
-    for k in range(len(buffers.n_covering)):
-        if 0 < buffers.n_covering[k] < n_used:
-            mean = buffers.plain[k] / np.float32(buffers.n_covering[k])
-            for r in range(len(buffers.sums)):
-                buffers.sums[r, k] += buffers.missing[r, k] * mean
+    sums, missing, plain, n_covering = buffers.sums, buffers.missing, buffers.plain, buffers.n_covering
+    for k in range(len(n_covering)):
+        if 0 < n_covering[k] < n_used:
+            mean = plain[k] / np.float32(n_covering[k])
+            for r in range(len(sums)):
+                sums[r, k] += missing[r, k] * mean
