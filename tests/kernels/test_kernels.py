@@ -110,40 +110,6 @@ def test_a_picture_with_no_good_pixel_keeps_its_values() -> None:
     np.testing.assert_array_equal(plan.donors[:, 0], np.arange(64))
 
 
-def spectra(seed: int = 0) -> tuple[npt.NDArray[np.generic], ...]:
-    """Random spectra on a small half-plane grid."""
-    rng = np.random.default_rng(seed)
-    values = (rng.normal(size=(5, 96, 33)) + 1j * rng.normal(size=(5, 96, 33))).astype(np.complex64)
-    ky, kx = np.fft.fftfreq(96).astype(np.float32), np.fft.rfftfreq(64).astype(np.float32)
-    ring = np.minimum(np.hypot(ky[:, None], kx[None, :]) * 8, 3).astype(np.int32)
-    ring[0, 0] = -1
-    q = rng.uniform(0.5, 1, (5, 4)).astype(np.float32)
-    return values, ky, kx, ring, q, rng.normal(0, 2, (5, 2))
-
-
-def test_shifted_sum_and_its_gradient() -> None:
-    """The aligned sum equals the formula, and the gradient equals the finite difference of the objective."""
-    values, ky, kx, ring, q, shifts = spectra()
-    weight = np.array([1.0, 0.5, 2.0, 0.1], np.float32)
-    ring_q = np.where(ring >= 0, q[:, ring], 0)
-
-    def aligned(s: npt.NDArray[np.float64]) -> npt.NDArray[np.complex128]:
-        wave = np.exp(-2j * np.pi * (ky[:, None] * s[:, 0, None, None] + kx * s[:, 1, None, None]))
-        return (ring_q * values * wave).sum(axis=0)
-
-    def objective(s: npt.NDArray[np.float64]) -> float:
-        return float((np.where(ring >= 0, weight[ring], 0) * np.abs(aligned(s)) ** 2).sum())
-
-    measured = kernels.shifted_sum(values, ky, kx, ring, q, shifts)
-    np.testing.assert_allclose(measured, aligned(shifts), atol=1e-4)
-    gradient = kernels.shift_gradient(values, ky, kx, ring, q, shifts, measured, weight)
-    for t, axis in [(0, 0), (2, 1), (4, 0)]:
-        step = np.zeros_like(shifts)
-        step[t, axis] = 1e-4
-        expected = (objective(shifts + step) - objective(shifts - step)) / 2e-4
-        assert gradient[t, axis] == pytest.approx(expected, rel=1e-3)
-
-
 def test_add_filtered_is_linear_between_samples() -> None:
     """The radial filter is interpolated linearly, and what is added comes on top of what was there."""
     ky, kx = np.fft.fftfreq(64).astype(np.float32), np.fft.rfftfreq(64).astype(np.float32)
