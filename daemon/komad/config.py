@@ -166,7 +166,7 @@ class Processing(Section):
     """Measure motion that differs across the field; used where the movie supports it."""
     n_patches: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     """Patches along (x, y) for local motion; by their physical size when left out."""
-    patch_overlap_percent: Annotated[float, Field(ge=0, le=80)] = 50.0
+    patch_overlap_percent: Annotated[float, Field(ge=0, le=50)] = 33.0
     """How much of a patch it shares with the next one."""
     alignment_weight: Literal["optimal", "b_factor", "phase_only"] = "optimal"
     """optimal: from the movie's own signal and noise; b_factor: exp(-B k²/4) on amplitudes; phase_only: the same on

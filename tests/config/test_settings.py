@@ -102,7 +102,7 @@ def test_the_environment_wins_and_the_rest_stays(tmp_path: Path, monkeypatch: py
         ("[processing]\nmagnification = [1.3, 1.0, 0]", "not both within 0.9 to 1.1: these are the factors"),
         ("[processing]\nmagnification = [105000, 104000, 34]", "not magnifications"),
         ("[processing]\nn_patches = [5, 0]", "processing.n_patches.1"),
-        ("[processing]\npatch_overlap_percent = 95", "processing.patch_overlap_percent"),
+        ("[processing]\npatch_overlap_percent = 55", "processing.patch_overlap_percent"),
         ("[processing]\nb_factors_angstrom2 = [150]", "processing.b_factors_angstrom2"),
         ("[processing]\ngroup_frames = [0, 0]", "processing.group_frames.0"),
         ('[processing]\nalignment_weight = "phase"', "'optimal', 'b_factor' or 'phase_only'"),

@@ -12,7 +12,7 @@ from komad.config import Processing
 from komad.errors import MotionError, ParameterError
 from komad.model.motion import MotionKind, MotionModel, SplineField, time_basis
 from komad.motion import global_shifts, local_field
-from komad.motion.global_shifts import Alignment
+from komad.motion.global_shifts import HIGHEST_BAND, Alignment
 from komad.motion.local_field import Layout, LocalFit
 from komad.motion.spectra import (
     LOWEST_RESOLUTION_ANGSTROM,
@@ -24,6 +24,7 @@ from komad.motion.spectra import (
 )
 from komad.motion.weights import Weighting
 from komad.optics.exposure import signal_left
+from komad.optics.frequency import fast_even_length_below
 
 FloatArray = npt.NDArray[np.float64]
 Frames = npt.NDArray[np.float32]
@@ -72,10 +73,10 @@ class _Movie:
             small_pixel=self.small_pixel,
         )
 
-    def rings(self, shape: tuple[int, int], n_rings: int, periods: int) -> Rings:
-        """Rings of a window, without what is too coarse."""
+    def rings(self, shape: tuple[int, int], n_rings: int, periods: int, band: float) -> Rings:
+        """Rings of a window, without what is too coarse and what is finer than `band`."""
         low = max(self.small_pixel / LOWEST_RESOLUTION_ANGSTROM, periods / min(shape))
-        return make_rings(shape, n_rings=n_rings, low=low)
+        return make_rings(shape, n_rings=n_rings, low=low, high=band)
 
 
 def estimate_motion(
@@ -202,12 +203,14 @@ def _align_whole(
     groups = local_field.group_frames(movie.moments, processing.group_frames[0])
     if len(groups) == 1:
         still = np.zeros((len(movie.frames), 2))
-        return Alignment(shifts=still, error=float("nan"), rounds=0, supported=False, pattern=0.0)
+        return Alignment(
+            shifts=still, error=float("nan"), rounds=0, supported=False, pattern=0.0, band=HIGHEST_BAND
+        )
     if patches is None or local is None:
         frames = _sums(movie.frames, groups)
     else:
         frames = _moved(movie, _local_shifts(movie, patches, local.paths), groups)
-    spectra, plain = _whole_spectra(movie, frames, groups)
+    spectra, plain = _whole_spectra(movie, frames, groups, HIGHEST_BAND if before is None else before.band)
     moments = np.array([movie.moments[group].mean() for group in groups])
     if before is None:
         max_shift = processing.max_shift_angstrom / movie.small_pixel
@@ -220,6 +223,7 @@ def _align_whole(
         start,
         moments=moments,
         weighting=movie.weighting(0),
+        trusted=before is not None and before.supported,
         max_rounds=processing.max_iterations if before is None else CORRECTION_ROUNDS,
         tolerance=processing.tolerance_px / movie.binning,
     )
@@ -227,14 +231,15 @@ def _align_whole(
 
 
 def _whole_spectra(
-    movie: _Movie, frames: Frames, groups: list[npt.NDArray[np.intp]]
+    movie: _Movie, frames: Frames, groups: list[npt.NDArray[np.intp]], band: float
 ) -> tuple[Spectra, npt.NDArray[np.complex64]]:
     """Spectra of whole frames, and of their plain sum."""
-    ny, nx = frames.shape[1:]
+    ny, nx = (fast_even_length_below(length) for length in frames.shape[1:])
     taper = (_ramp(ny)[:, None] * _ramp(nx)[None, :]).astype(np.float32)
     energy = np.square(taper, dtype=np.float64)
-    rings = movie.rings((ny, nx), WHOLE_RINGS, WHOLE_PERIODS)
-    window: Window = (slice(0, ny), slice(0, nx))
+    rings = movie.rings((ny, nx), WHOLE_RINGS, WHOLE_PERIODS, band)
+    top, left = (frames.shape[1] - ny) // 2, (frames.shape[2] - nx) // 2
+    window: Window = (slice(top, top + ny), slice(left, left + nx))
     share = float(np.square(energy.sum()) / np.square(energy).sum() / energy.size)
 
     def spectra(pictures: Frames, q: FloatArray) -> Spectra:
@@ -260,7 +265,7 @@ def _fit_local(
     applied = np.zeros((n_terms, len(knots), 2)) if before is None else before.paths
     shifts = _local_shifts(movie, patches, applied) + whole.shifts[:, None, None, :]
     sums = _moved(movie, shifts, patches.groups)
-    rings = movie.rings(layout.taper.shape, PATCH_RINGS, PATCH_PERIODS)
+    rings = movie.rings(layout.taper.shape, PATCH_RINGS, PATCH_PERIODS, whole.band)
     spectra = transform(
         sums,
         layout.windows,

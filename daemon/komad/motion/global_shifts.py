@@ -40,6 +40,11 @@ EVIDENCE = 9.0
 beyond that: the search finds the best of many paths, worth up to 9 in pure noise."""
 
 
+INFORMATION_KEPT = 0.98
+LOWEST_BAND, HIGHEST_BAND = 0.2, 0.5
+"""Cycles per small pixel."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Alignment:
     """Whole frames aligned; small pixels."""
@@ -52,6 +57,8 @@ class Alignment:
     supported: bool
     pattern: float
     """Power of the fixed pattern over that of the noise, in the sum of all frames."""
+    band: float
+    """Cycles per small pixel below which nearly all of the information lies."""
 
 
 def refine(
@@ -61,6 +68,7 @@ def refine(
     *,
     moments: FloatArray,
     weighting: Weighting,
+    trusted: bool,
     max_rounds: int,
     tolerance: float,
 ) -> Alignment:
@@ -73,6 +81,7 @@ def refine(
     start : (n_frames, 2) shifts to start from, small pixels.
     moments : (n_frames,) exposure in the middle of each frame, e/Å².
     weighting : how much each frequency counts; the pattern is modelled under optimal weights only.
+    trusted : whether motion is known to stand out from the noise.
     max_rounds, tolerance : the end: so many rounds, or no frame moving by more than this (small pixels).
     """
     shifts = start - start.mean(axis=0)
@@ -112,14 +121,26 @@ def refine(
             break
     assert path is not None
     variance = np.diag(path.covariance) - path.covariance.mean()
-    supported = _evidence(spectra, shifts) > EVIDENCE + EVIDENCE_PER_NUMBER * path.n_determined
+    supported = trusted or _evidence(spectra, shifts) > EVIDENCE + EVIDENCE_PER_NUMBER * path.n_determined
     return Alignment(
         shifts=shifts if supported else np.zeros_like(shifts),
         error=float(np.sqrt(max(variance.mean(), 0.0))),
         rounds=rounds,
         supported=supported,
         pattern=ratio,
+        band=_band(weight, found, spectra),
     )
+
+
+def _band(weight: FloatArray, found: Statistics, spectra: Spectra) -> float:
+    """Frequency below which INFORMATION_KEPT of the Fisher information lies; all where there is none."""
+    part = (
+        weight[0] * found.signal[0] * spectra.ring_count * np.square(spectra.total_q * spectra.ring_frequency)
+    )
+    if not part.sum() > 0:
+        return HIGHEST_BAND
+    enough = int(np.searchsorted(np.cumsum(part), INFORMATION_KEPT * part.sum()))
+    return float(np.clip(1.1 * spectra.ring_frequency[enough], LOWEST_BAND, HIGHEST_BAND))
 
 
 def _gradient(values: Picture, spectra: Spectra, shifts: FloatArray, pull: Picture) -> FloatArray:
@@ -154,7 +175,7 @@ def search(spectra: Spectra, *, small_pixel: float, max_shift: float) -> FloatAr
     weight = np.exp(
         -FIRST_B_FACTOR_ANGSTROM2 / 4 * np.square(coarse.ring_frequency / (small_pixel * scale[1]))
     )
-    power = coarse.power[0].sum(axis=0)
+    power = coarse.power.sum(axis=0)
     weight = weight / np.maximum(power, power.max() * 1e-12)
     window = _window(coarse.shape, max_shift / float(scale[1]))
     still = np.zeros((n_frames, 2))

@@ -23,6 +23,7 @@ from komad.model.motion import spline_basis, time_basis
 from komad.motion.path_prior import path_basis
 from komad.motion.spectra import Spectra, Window, aligned_power, statistics
 from komad.motion.weights import Weighting, fisher_information, log_likelihood, on_rings
+from komad.optics.frequency import fast_even_length_below
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -31,6 +32,8 @@ LARGEST_PATCH = 0.45
 """Of the shorter side of the field."""
 SMALLEST_PATCH_PX = 40
 """Small pixels: patches with less say too little."""
+SHORTEST_TAPER = 0.1
+"""Of a patch, where patches do not overlap."""
 MIN_KNOTS = 4
 MAX_ORDER = 5
 N_SPLINES = 7
@@ -77,7 +80,7 @@ def lay_patches(
     sides = [min(PATCH_ANGSTROM / small_pixel, LARGEST_PATCH * min(shape))] * 2
     if n_patches is not None:
         sides = [n / (k * (1 - overlap) + overlap) for n, k in zip(shape, n_patches[::-1], strict=True)]
-    ly, lx = (2 * int(side / 2) for side in sides)
+    ly, lx = (fast_even_length_below(int(side)) for side in sides)
     if min(ly, lx) < SMALLEST_PATCH_PX:
         return None
     counts = [_count(n, side, overlap) for n, side in zip(shape, (ly, lx), strict=True)]
@@ -91,7 +94,7 @@ def lay_patches(
         return None
     windows = tuple((slice(y, y + ly), slice(x, x + lx)) for y in starts[0] for x in starts[1])
     centres = np.array([(y.start + (ly - 1) / 2, x.start + (lx - 1) / 2) for y, x in windows])
-    taper = (_hann(ly)[:, None] * _hann(lx)[None, :]).astype(np.float32)
+    taper = (_taper(ly, overlap)[:, None] * _taper(lx, overlap)[None, :]).astype(np.float32)
     # A shift's information is the integral of W = sum of the windows' squares, the variance of its gradient that of
     # W²: their ratio says how often each pixel is counted.
     energy = np.square(taper, dtype=np.float64)
@@ -107,8 +110,11 @@ def _count(length: int, side: int, overlap: float) -> int:
     return int(np.ceil((length - side) / (side * (1 - overlap)))) + 1 if length > side else 1
 
 
-def _hann(length: int) -> FloatArray:
-    return np.asarray(np.square(np.sin(np.pi * (np.arange(length) + 0.5) / length)))
+def _taper(length: int, overlap: float) -> FloatArray:
+    """(length,) rising as a sine over what neighbours share: the squares of windows that overlap add up to one."""
+    distance = np.minimum(np.arange(length) + 0.5, length - np.arange(length) - 0.5)
+    ramp = max(overlap, SHORTEST_TAPER) * length
+    return np.asarray(np.sin(np.pi / 2 * np.minimum(distance / ramp, 1.0)))
 
 
 ORDER_SPREAD = (1.0, 1.0, 0.5, 0.2, 0.1, 0.05)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ Window = tuple[slice, slice]
 
 LOWEST_RESOLUTION_ANGSTROM = 500.0
 """Coarser structure is illumination and ice thickness, not specimen."""
+PIXELS_AT_A_TIME = 2**18
+"""Of as many frames of a window as this holds: they stay in the cache, and there is work for all threads."""
 SIGNAL_WIDTH = 3
 """Rings over which the signal's spectrum is averaged."""
 
@@ -34,7 +37,10 @@ class Spectra:
     """(n_windows, n_frames, my, mx): `rfft2` of the tapered windows, scaled so that white noise keeps its variance,
     times `q`; zero where a coefficient takes no part."""
     power: FloatArray
-    """(n_windows, n_frames, n_rings) mean over each ring of |F|², before the factor q."""
+    """(n_frames, n_rings) mean over each ring and all windows of |F|², before the factor q."""
+    level: FloatArray
+    """(n_windows,) noise of each window relative to the mean, from the finer half of the rings: thick ice and carbon
+    let fewer electrons through."""
     ky: npt.NDArray[np.float32]
     """(my,) cycles per small pixel."""
     kx: npt.NDArray[np.float32]
@@ -59,7 +65,7 @@ class Spectra:
 
     def part(self, frames: npt.NDArray[np.intp]) -> Spectra:
         """Some of the frames only."""
-        return replace(self, values=self.values[:, frames], power=self.power[:, frames], q=self.q[frames])
+        return replace(self, values=self.values[:, frames], power=self.power[frames], q=self.q[frames])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,26 +126,40 @@ def transform(
     phase_only : set all amplitudes to one.
     """
     ny, nx = taper.shape
-    scale = np.float32(1 / np.sqrt(np.square(taper, dtype=np.float64).sum()))
-    rows = np.isin(np.fft.fftfreq(ny).astype(np.float32), rings.ky)
+    scaled = taper * np.float32(1 / np.sqrt(np.square(taper, dtype=np.float64).sum()))
+    half = np.count_nonzero(rings.ky < 0)
     weight = np.where(rings.index >= 0, q[:, rings.index], 0).astype(np.float32)
+    fine = rings.index >= 0
+    fine &= rings.frequency[rings.index] > 0.5 * rings.frequency[rings.count > 0].max()
     values = np.empty((len(windows), len(frames), *rings.index.shape), np.complex64)
+    total = np.zeros((len(frames), *rings.index.shape), np.float32)
+    level = np.zeros(len(windows))
+    adding = Lock()
 
-    def one(item: tuple[int, int]) -> FloatArray:
-        w, t = item
-        window = frames[t][windows[w]]
-        window = (window - window.mean(dtype=np.float64).astype(np.float32)) * (taper * scale)
-        spectrum = scipy.fft.rfft2(window)[rows, : len(rings.kx)]
+    def work(item: tuple[int, int]) -> None:
+        w, first = item
+        some = slice(first, first + step)
+        window = frames[(some, *windows[w])]
+        window = (
+            window - window.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
+        ) * scaled
+        whole = scipy.fft.rfft2(window)[:, :, : len(rings.kx)]
+        spectrum = np.concatenate([whole[:, : len(rings.ky) - half], whole[:, ny - half :]], axis=1)
         if phase_only:
             spectrum = spectrum / np.maximum(np.abs(spectrum), 1e-30)
-        np.multiply(spectrum, weight[t], out=values[w, t])
-        return rings.mean(np.square(spectrum.real) + np.square(spectrum.imag))
+        power = np.square(spectrum.real) + np.square(spectrum.imag)
+        np.multiply(spectrum, weight[some], out=values[w, some])
+        with adding:
+            total[some] += power
+            level[w] += float(power.sum(axis=0)[fine].sum())
 
-    items = [(w, t) for w in range(len(windows)) for t in range(len(frames))]
-    power = np.array(list(thread_pool().map(one, items)))
+    step = max(1, PIXELS_AT_A_TIME // taper.size)
+    items = [(w, first) for w in range(len(windows)) for first in range(0, len(frames), step)]
+    list(thread_pool().map(work, items))
     return Spectra(
         values=values,
-        power=power.reshape(len(windows), len(frames), -1),
+        power=np.stack([rings.mean(frame) for frame in total]) / len(windows),
+        level=level / max(float(level.mean()), 1e-30),
         ky=rings.ky,
         kx=rings.kx,
         ring=rings.index,
@@ -186,12 +206,13 @@ def statistics(power_of_sum: FloatArray, spectra: Spectra) -> Statistics:
     noisy.
     """
     n_frames, total_q = spectra.values.shape[1], spectra.total_q
-    frame_power = spectra.power.sum(axis=1)
-    mean_sum, mean_power = power_of_sum.mean(axis=0), frame_power.mean(axis=0)
+    mean_sum, mean_power = power_of_sum.mean(axis=0), spectra.power.sum(axis=0)
     # Independent coefficients: what errors go by.
     count = spectra.ring_count * len(spectra.values) * spectra.share
     if n_frames == 1:
-        return Statistics(signal=np.zeros_like(power_of_sum), noise=frame_power)
+        return Statistics(
+            signal=np.zeros_like(power_of_sum), noise=np.tile(mean_power, (len(power_of_sum), 1))
+        )
     signal = (mean_sum - total_q * mean_power / n_frames) / (np.square(total_q) * (1 - 1 / n_frames))
     signal = _smooth(signal, count, width=SIGNAL_WIDTH)
     # Where the signal is strong its noise is a small difference of large numbers; but noise is smooth, and a ring
@@ -202,15 +223,8 @@ def statistics(power_of_sum: FloatArray, spectra: Spectra) -> Statistics:
     # What is not above its own standard error is no signal: else empty ice would look half full.
     error = noise / (total_q * np.sqrt(np.maximum(_smooth_sum(count, SIGNAL_WIDTH), 1)))
     signal = np.maximum(signal - error, 0)
-    noise = _noise_level(spectra) * noise
+    noise = spectra.level[:, None] * noise
     return Statistics(signal=_signal_share(power_of_sum, signal, noise, spectra) * signal, noise=noise)
-
-
-def _noise_level(spectra: Spectra) -> FloatArray:
-    """(n_windows, 1) noise of each window relative to the mean: thick ice and carbon let fewer electrons through."""
-    fine = (spectra.ring_frequency > 0.5 * spectra.ring_frequency.max()) * spectra.ring_count
-    level = spectra.power.sum(axis=1) @ fine
-    return np.asarray(level / max(float(level.mean()), 1e-30))[:, None]
 
 
 MAX_SIGNAL_SHARE = 4.0

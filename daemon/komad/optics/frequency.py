@@ -26,3 +26,11 @@ def fast_even_length(length: int) -> int:
     while (fast := next_fast_len(candidate, real=True)) % 2:
         candidate = fast + 1
     return int(fast)
+
+
+def fast_even_length_below(length: int) -> int:
+    """Largest even length, not above `length`, whose transform is fast."""
+    candidate = length - length % 2
+    while candidate > 2 and fast_even_length(candidate) != candidate:
+        candidate -= 2
+    return candidate
