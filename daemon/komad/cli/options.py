@@ -241,7 +241,7 @@ PatchOverlap = Annotated[
         "--patch-overlap",
         metavar="PERCENT",
         help="How much of a patch it shares with the next one.",
-        show_default="50",
+        show_default="33",
         rich_help_panel=MOTION,
     ),
 ]

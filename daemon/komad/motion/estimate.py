@@ -34,9 +34,14 @@ TAPER_FRACTION = 0.05
 WHOLE_PERIODS, PATCH_PERIODS = 8, 4
 """Structure with fewer periods across a window is left out: what enters and leaves at the edges biases it."""
 WHOLE_RINGS, PATCH_RINGS = 128, 48
-LOCAL_ROUNDS = 6
+LOCAL_ROUNDS = 5
 CORRECTION_ROUNDS = 3
 """Rounds of each stage when it starts from a result that is nearly right."""
+SMALL_SHIFT = 1.0
+"""Small pixels. Where local motion stays below, a patch moves as one and the sum of whole frames is sharp: the first
+fits are as good as second ones of frames that are freed from local motion."""
+FIRST_BAND = 0.36
+"""Cycles per small pixel that whole frames are aligned with first: finer details are used where they say something."""
 LOCAL_TOLERANCE = 0.01
 """Small pixels."""
 
@@ -130,6 +135,9 @@ def estimate_motion(
     if patches is not None:
         local = _fit_local(movie, patches, whole)
         if local.max_order:
+            more = time_basis(movie.moments, patches.knots) @ local.whole
+            whole = replace(whole, shifts=whole.shifts + more - more.mean(axis=0))
+        if local.max_order and _largest_shift(movie, patches, local) > SMALL_SHIFT:
             whole = _align_whole(movie, patches, local, whole)
             local = _fit_local(movie, patches, whole, before=local)
         why = _explain(local)
@@ -210,7 +218,10 @@ def _align_whole(
         frames = _sums(movie.frames, groups)
     else:
         frames = _moved(movie, _local_shifts(movie, patches, local.paths), groups)
-    spectra, plain = _whole_spectra(movie, frames, groups, HIGHEST_BAND if before is None else before.band)
+    band = HIGHEST_BAND if max(frames.shape) <= global_shifts.COARSE_LENGTH else FIRST_BAND
+    if before is not None:
+        band = before.band
+    spectra, plain = _whole_spectra(movie, frames, groups, band)
     moments = np.array([movie.moments[group].mean() for group in groups])
     if before is None:
         max_shift = processing.max_shift_angstrom / movie.small_pixel
@@ -298,6 +309,10 @@ def _local_shifts(movie: _Movie, patches: _Patches, paths: FloatArray) -> FloatA
     return np.einsum(
         "yxm,tk,mkd->tyxd", basis, time_basis(movie.moments, patches.knots), paths, optimize=True
     )
+
+
+def _largest_shift(movie: _Movie, patches: _Patches, local: LocalFit) -> float:
+    return float(np.abs(_local_shifts(movie, patches, local.paths)).max())
 
 
 def _moved(movie: _Movie, shifts: FloatArray, groups: list[npt.NDArray[np.intp]]) -> Frames:

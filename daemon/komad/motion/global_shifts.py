@@ -28,6 +28,8 @@ Picture = npt.NDArray[np.complex64]
 COARSE_LENGTH = 256
 """The first search is made on frames of at most this many pixels a side."""
 COARSE_ROUNDS = 4
+SETTLED_PEAK = 0.25
+"""Coarse pixels: the search ends early when no peak moves by more."""
 FIRST_B_FACTOR_ANGSTROM2 = 1500.0
 """Weight exp(-B k² / 4) of the first correlation, when signal and noise are not known yet."""
 LARGEST_STEP = 0.5
@@ -140,7 +142,9 @@ def _band(weight: FloatArray, found: Statistics, spectra: Spectra) -> float:
     if not part.sum() > 0:
         return HIGHEST_BAND
     enough = int(np.searchsorted(np.cumsum(part), INFORMATION_KEPT * part.sum()))
-    return float(np.clip(1.1 * spectra.ring_frequency[enough], LOWEST_BAND, HIGHEST_BAND))
+    band = 1.1 * float(spectra.ring_frequency[enough])
+    # What was not looked at may inform too.
+    return HIGHEST_BAND if band > spectra.kx[-1] else max(band, LOWEST_BAND)
 
 
 def _gradient(values: Picture, spectra: Spectra, shifts: FloatArray, pull: Picture) -> FloatArray:
@@ -210,8 +214,11 @@ def _climb(
         # While all frames stand where the detector stands, its pattern peaks at the origin.
         origin = bool(shifts.any())
         peak = partial(_peak, spectra, aligned, on_rings(weight, spectra), window, origin=origin)
+        before = shifts
         shifts = np.array(list(thread_pool().map(peak, range(len(shifts)), shifts)))
         shifts = shifts - shifts.mean(axis=0)
+        if round_index and np.abs(shifts - before).max() < SETTLED_PEAK:
+            break
     return shifts
 
 
@@ -269,7 +276,8 @@ def _crop(spectra: Spectra, length: int) -> tuple[Spectra, FloatArray]:
     ny, nx = spectra.shape
     factor = max(1, -(-max(ny, nx) // length))
     my, mx = (2 * max(1, n // factor // 2) for n in (ny, nx))
-    rows = np.r_[0 : my // 2, ny - my // 2 : ny]
+    order = np.round(spectra.ky * ny)
+    rows = np.flatnonzero((order >= -my // 2) & (order < my // 2))
     columns = slice(0, mx // 2 + 1)
     scale_y, scale_x = ny / my, nx / mx
     ring = np.ascontiguousarray(spectra.ring[rows, columns])

@@ -27,7 +27,7 @@ from komad.optics.frequency import fast_even_length_below
 
 FloatArray = npt.NDArray[np.float64]
 
-PATCH_ANGSTROM = 520.0
+PATCH_ANGSTROM = 420.0
 LARGEST_PATCH = 0.45
 """Of the shorter side of the field."""
 SMALLEST_PATCH_PX = 40
@@ -45,8 +45,8 @@ FIRST_VARIANCE = 0.003
 SMALLEST_VARIANCE = 1e-7
 VARIANCE_STEPS = 25
 """In each round; the next one goes on from there."""
-LEAST_GAIN = 0.05
-"""By how much (log) held-out frames must become likelier."""
+LEAST_GAIN, CLEAR_GAIN = 0.05, 20.0
+"""By how much (log) held-out frames must become likelier, and by how much so that one half is enough to tell."""
 ROBUST_ROUND = 2
 """From this round on, patches that contradict the field count less."""
 MISFIT_LIMIT = 2.5
@@ -158,6 +158,8 @@ class LocalFit:
 
     paths: FloatArray
     """(n_terms, n_knots, 2), mean over knots 0; all zero when the movie does not support local motion."""
+    whole: FloatArray
+    """(n_knots, 2) what the patches say of the whole frame beyond what it was moved by."""
     max_order: int
     """Highest order that is used; 0 is none."""
     gain: float
@@ -196,13 +198,15 @@ def fit_field(
         start, max_order, gain = before.paths, before.max_order, before.gain
     used = max_order >= TERM_ORDERS
     paths, error = np.zeros_like(applied), float("nan")
+    whole = np.zeros((len(knots), 2))
     if max_order > 0:
         paths[used], error = scoring(
             spectra, basis[:, used], TERM_ORDERS[used], knots, applied=applied[used], start=start[used]
         )
         # Term 0 belongs to the whole frames, which are aligned one by one.
+        whole = paths[0].copy()
         paths[0] = 0
-    return LocalFit(paths=paths, max_order=max_order, gain=gain, error=error)
+    return LocalFit(paths=paths, whole=whole, max_order=max_order, gain=gain, error=error)
 
 
 def _choose_order(
@@ -213,19 +217,19 @@ def _choose_order(
 ) -> tuple[FloatArray, int, float]:
     """Fit every second group of frames, and see which field makes the others likelier: all orders, linear, or none.
 
-    Each half is held out once. Returns the mean of the two fits at all knots, to go on from; the highest order to use;
-    and by how much the held-out frames gain.
+    Each half is held out once, unless the first has told already. Returns the mean of these fits at all knots, to go on
+    from; the highest order to use; and by how much the held-out frames gain.
     """
     candidates = (MAX_ORDER, 1, 0)
     scores = np.zeros(len(candidates))
-    everywhere = np.zeros((len(TERM_ORDERS), len(knots), 2))
+    fits = []
     for first in (0, 1):
         fitted, held = np.arange(first, len(knots), 2), np.arange(1 - first, len(knots), 2)
         still = np.zeros((len(TERM_ORDERS), len(fitted), 2))
         paths, _ = scoring(
             spectra.part(fitted), basis, TERM_ORDERS, knots[fitted], applied=still, start=still
         )
-        everywhere += np.einsum("tk,mkd->mtd", time_basis(knots, knots[fitted]), paths) / 2
+        fits.append(np.einsum("tk,mkd->mtd", time_basis(knots, knots[fitted]), paths))
         there = np.einsum("tk,mkd->mtd", time_basis(knots[held], knots[fitted]), paths)
         others = spectra.part(held)
         for index, highest in enumerate(candidates):
@@ -233,11 +237,13 @@ def _choose_order(
             shifts = np.einsum("pm,mtd->ptd", basis[:, used], there[used])
             power = aligned_power(kernels.aligned_sum(others.values, others.ky, others.kx, shifts), others)
             scores[index] += log_likelihood(power, statistics(power, others), others)
+        if np.ptp(scores) > CLEAR_GAIN:
+            break
     gains = scores - scores[-1]
     best = int(np.argmax(gains))
     if gains[best] < LEAST_GAIN:
         best = len(candidates) - 1
-    return everywhere, candidates[best], float(gains[best])
+    return np.mean(fits, axis=0), candidates[best], float(gains[best])
 
 
 def _score_paths(
