@@ -23,7 +23,7 @@ class Synthetic:
     found: Statistics
     """The true powers."""
     shifts: FloatArray
-    """(n_frames, 2)."""
+    """(n_windows, n_frames, 2)."""
 
 
 def grid(length: int = 64, *, n_rings: int = 16, low: float = 0.03) -> Rings:
@@ -47,27 +47,30 @@ def draw(
     strength: FloatArray | None = None,
     seed: int = 0,
 ) -> Synthetic:
-    """Draw frames of one window, or of as many as `strength` names.
+    """Draw frames of one window, or of as many as `strength` has factors.
 
     Parameters
     ----------
     signal, noise : S and N, of each ring or of all.
     q : (n_frames, n_rings).
-    shifts : (n_frames, 2), of all windows; none when left out.
+    shifts : (n_frames, 2), or (n_windows, n_frames, 2) where windows differ; none when left out.
     pattern : n P / N.
     strength : (n_windows,) factor of S in each window.
     """
     rng = np.random.default_rng(seed)
     n, inside = len(q), rings.index >= 0
-    shifts = np.zeros((n, 2)) if shifts is None else shifts
     strength = np.ones(1) if strength is None else strength
+    shifts = np.broadcast_to(np.zeros(2) if shifts is None else shifts, (len(strength), n, 2))
     signal, noise = (np.broadcast_to(np.asarray(part, float), rings.count.shape) for part in (signal, noise))
 
     def white(*shape: int) -> npt.NDArray[np.complex128]:
         shape = (*shape, *rings.index.shape)
         return np.asarray((rng.normal(size=shape) + 1j * rng.normal(size=shape)) / np.sqrt(2))
 
-    along_y, along_x = rings.ky[:, None] * shifts[:, 0, None, None], rings.kx * shifts[:, 1, None, None]
+    along_y, along_x = (
+        rings.ky[:, None] * shifts[:, :, 0, None, None],
+        rings.kx * shifts[:, :, 1, None, None],
+    )
     specimen = white(len(strength), 1) * np.sqrt(strength[:, None, None, None] * signal[rings.index])
     level = np.sqrt(noise[rings.index])
     frames = white(len(strength), n) * level + white(len(strength), 1) * level * np.sqrt(pattern / n)
