@@ -101,7 +101,16 @@ def directly(
         covers.append((y >= -0.5) & (y < shape[0] - 0.5) & (x >= -0.5) & (x < shape[1] - 0.5))
     moved, covered = np.array(pictures), np.array(covers)
     covered |= ~covered.any(axis=0)
-    mean = (moved * covered).sum(axis=0) / covered.sum(axis=0)
+    n_covering, plain = covered.sum(axis=0), (moved * covered).sum(axis=0)
+    uncovered_by_all = ~np.array(covers).any(axis=0)
+    level = np.empty(shape)
+    for y0 in range(0, shape[0], TILE[0]):
+        for x0 in range(0, shape[1], TILE[1]):
+            tile = (slice(y0, y0 + TILE[0]), slice(x0, x0 + TILE[1]))
+            seen = ~uncovered_by_all[tile]
+            level[tile] = plain[tile][seen].sum() / max(1, n_covering[tile][seen].sum())
+    trust = np.minimum(1, n_covering / np.maximum(len(frames) - n_covering, 1e-9))
+    mean = level + trust * (plain / n_covering - level)
     return np.einsum("tr,tyx->ryx", coefficients, np.where(covered, moved, mean))
 
 
@@ -197,6 +206,15 @@ def test_the_plain_sum_is_normalised_by_the_covering_frames() -> None:
     total = correct(frames, constant([(0, 0), (0, 20), (0, 0)], SHAPE))[0]
     np.testing.assert_allclose(total[:, 20:], 60, atol=1e-4)
     np.testing.assert_allclose(total[:, :20], 30, atol=1e-4)
+
+
+def test_few_covering_frames_leave_no_speckle() -> None:
+    """Along an edge that a drift leaves to fewer and fewer frames the noise stays below 1.6 times that of the middle."""
+    frames = np.random.default_rng(8).poisson(2.0, (30, 96, 256)).astype(np.uint8)
+    total = correct(frames, constant([(0, 2 * t) for t in range(30)], (96, 256)))[0]
+    spread = total.std(axis=0)
+    assert spread[:58].max() < 1.6 * spread[100:].mean()
+    np.testing.assert_allclose(total[:, :58].mean(axis=0), 60, atol=4)
 
 
 def test_what_no_frame_covers_is_reflected() -> None:

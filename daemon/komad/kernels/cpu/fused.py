@@ -135,7 +135,7 @@ def _correct_band(
                 _accumulate(coefficients, used[group : k + 1], buffers.moved, buffers.sums)
                 group = k + 1
         if is_open:
-            _fill_in(len(used), buffers)
+            _fill_in(len(used), place, buffers)
         for r in range(len(sums)):
             for i in range(y1 - y0):
                 sums[r, y0 + i, x0 : x0 + place[3]] = buffers.sums[r, i * TILE[1] : i * TILE[1] + place[3]]
@@ -351,11 +351,24 @@ def _leave_out(
 
 
 @jit
-def _fill_in(n_used: int, buffers: Any) -> None:
-    """Put the mean of the frames that cover a pixel in place of those that do not."""
+def _fill_in(n_used: int, place: Any, buffers: Any) -> None:
+    """Put the mean of the frames that cover a pixel in place of those that do not.
+
+    Where fewer than half cover it, the mean of the few is drawn to that of the tile: one frame repeated n times would be
+    a speckle of sqrt(n) times the noise around it.
+    """
     sums, missing, plain, n_covering = buffers.sums, buffers.missing, buffers.plain, buffers.n_covering
+    total, n_values = 0.0, 0
+    for i in range(place[2]):
+        for k in range(i * TILE[1], i * TILE[1] + place[3]):
+            # A pixel that no frame covers has all frames' reflections in it.
+            if n_covering[k] > 0:
+                total += plain[k]
+                n_values += n_covering[k]
+    level = np.float32(total / max(1, n_values))
     for k in range(len(n_covering)):
         if 0 < n_covering[k] < n_used:
-            mean = plain[k] / np.float32(n_covering[k])
+            trust = min(np.float32(1), np.float32(n_covering[k] / (n_used - n_covering[k])))
+            value = level + trust * (plain[k] / np.float32(n_covering[k]) - level)
             for r in range(len(sums)):
-                sums[r, k] += missing[r, k] * mean
+                sums[r, k] += missing[r, k] * value
