@@ -209,7 +209,7 @@ def test_the_plain_sum_is_normalised_by_the_covering_frames() -> None:
 
 
 def test_few_covering_frames_leave_no_speckle() -> None:
-    """Along an edge that a drift leaves to fewer and fewer frames the noise stays below 1.6 times that of the middle."""
+    """Along an edge that a drift leaves to ever fewer frames the noise stays below 1.6 times that of the middle."""
     frames = np.random.default_rng(8).poisson(2.0, (30, 96, 256)).astype(np.uint8)
     total = correct(frames, constant([(0, 2 * t) for t in range(30)], (96, 256)))[0]
     spread = total.std(axis=0)

@@ -82,9 +82,9 @@ def correct(
 
     A frame covers a pixel when the place from which it comes lies within the outer edges of the frame. Where some
     frames do and others do not, the mean of those that do stands for the others in every sum, which makes the
-    unweighted sum the one that is normalised by the number of frames that really saw the place. Where fewer than half do,
-    that mean is drawn to the mean of the tile, so that one frame is not repeated as a speckle. Where none does, the
-    picture is continued by its reflection.
+    unweighted sum the one that is normalised by the number of frames that really saw the place. Where fewer than half
+    do, that mean is drawn to the mean of the tile, so that one frame is not repeated as a speckle. Where none does,
+    the picture is continued by its reflection.
 
     Parameters
     ----------

@@ -354,8 +354,8 @@ def _leave_out(
 def _fill_in(n_used: int, place: Any, buffers: Any) -> None:
     """Put the mean of the frames that cover a pixel in place of those that do not.
 
-    Where fewer than half cover it, the mean of the few is drawn to that of the tile: one frame repeated n times would be
-    a speckle of sqrt(n) times the noise around it.
+    Where fewer than half cover it, the mean of the few is drawn to that of the tile: one frame repeated n times would
+    be a speckle of sqrt(n) times the noise around it.
     """
     sums, missing, plain, n_covering = buffers.sums, buffers.missing, buffers.plain, buffers.n_covering
     total, n_values = 0.0, 0
