@@ -77,6 +77,7 @@ def test_nothing_given_is_the_configuration_by_itself(settled: Settled, tmp_path
         ("--even-odd-weighted", "output.even_odd_weighted", True),
         ("--aligned-stack", "output.aligned_stack", True),
         ("--aligned-stack --aligned-stack-group 4", "output.aligned_stack_group", 4),
+        ("--power-spectrum-groups", "output.power_spectrum_groups", True),
         ("--float16", "output.float16", True),
         ("--archive-directory /a", "output.archive_directory", Path("/a")),
         ("--no-archive", "archive.enabled", False),

@@ -404,6 +404,14 @@ AlignedStackGroup = Annotated[
         rich_help_panel=SUMS,
     ),
 ]
+PowerSpectrumGroups = Annotated[
+    bool | None,
+    typer.Option(
+        "--power-spectrum-groups",
+        help="_PS as RELION makes it: the sum of the spectra of every 4 e/Å² (slower).",
+        rich_help_panel=SUMS,
+    ),
+]
 
 # Output
 OutputFolder = Annotated[

@@ -64,6 +64,7 @@ def process(
     even_odd_weighted: option.EvenOddWeighted = None,
     aligned_stack: option.AlignedStack = None,
     aligned_stack_group: option.AlignedStackGroup = None,
+    power_spectrum_groups: option.PowerSpectrumGroups = None,
     output: option.OutputFolder,
     archive: option.ArchiveWanted = None,
     archive_directory: option.ArchiveFolder = None,
