@@ -28,9 +28,9 @@ from komad.optics.frequency import fast_even_length_below
 FloatArray = npt.NDArray[np.float64]
 
 PATCH_ANGSTROM = 420.0
-LARGEST_PATCH = 0.45
+LARGEST_PATCH = 0.3
 """Of the shorter side of the field."""
-SMALLEST_PATCH_PX = 40
+SMALLEST_PATCH_PX = 32
 """Small pixels: patches with less say too little."""
 SHORTEST_TAPER = 0.1
 """Of a patch, where patches do not overlap."""
