@@ -98,3 +98,27 @@ def draw(
         ),
         shifts=shifts,
     )
+
+
+def log_density(made: Synthetic, shifts: FloatArray, ratio: float = 0.0) -> FloatArray:
+    """Multivariate normal log density of the frames in each coefficient that takes part, straight from its covariance.
+
+    That of noise alone is taken off.
+    """
+    spectra, inside = made.spectra, made.spectra.ring >= 0
+    ring = spectra.ring[inside]
+    q = spectra.q[:, ring].T
+    frames = spectra.values[0][:, inside].T.astype(complex) / q
+    n = frames.shape[1]
+    y, x = np.nonzero(inside)
+    phase = np.outer(spectra.ky[y].astype(float), shifts[:, 0]) + np.outer(
+        spectra.kx[x].astype(float), shifts[:, 1]
+    )
+    a = q * np.exp(2j * np.pi * phase)
+    signal, noise = made.found.signal[0][ring], made.found.noise[0][ring]
+    covariance = noise[:, None, None] * (np.eye(n) + ratio / n)
+    covariance = covariance + signal[:, None, None] * a[:, :, None] * a[:, None, :].conj()
+    solved = np.linalg.solve(covariance, frames[:, :, None])[:, :, 0]
+    full = -(frames.conj() * solved).sum(axis=1).real - np.linalg.slogdet(covariance)[1]
+    alone = -np.square(np.abs(frames)).sum(axis=1) / noise - n * np.log(noise)
+    return np.asarray(full - alone)

@@ -122,8 +122,16 @@ def test_the_unit_of_length_does_not_matter() -> None:
     at = smooth_path(20) + np.random.default_rng(3).normal(0, 0.1, (20, 2))
     moments = np.arange(20) * 1.2
     coarse = fit(even(20, 100.0), at, moments, angstrom=4.0)
-    fine = fit(even(20, 25.0), 2 * at, moments, angstrom=2.0)
-    np.testing.assert_allclose(fine.shifts, 2 * coarse.shifts, atol=0.01)
+    fine = fit_path(
+        even(20, 25.0),
+        25 * 2 * (at - at.mean(axis=0)),
+        moments,
+        angstrom=2.0,
+        strengths=coarse.strengths,
+        settled=True,
+    )
+    np.testing.assert_allclose(fine.shifts, 2 * coarse.shifts, atol=1e-6)
+    np.testing.assert_allclose(np.diag(fine.covariance)[:3], 4 * np.diag(coarse.covariance)[:3], rtol=0.01)
 
 
 KNOTS = np.cumsum(np.linspace(1, 3, 12))

@@ -11,7 +11,7 @@ from komad.motion import pattern
 from komad.motion.global_shifts import refine
 from komad.motion.pattern import Sums, fit_ratio, pulls
 from komad.motion.weights import Weighting, on_rings
-from tests.motion.synthetic import Synthetic, draw, falling_q, grid
+from tests.motion.synthetic import Synthetic, draw, falling_q, grid, log_density
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -29,30 +29,6 @@ def sums(made: Synthetic, shifts: FloatArray) -> Sums:
         for values in (spectra.values, level)
     )
     return Sums(aligned=aligned, plain=made.plain, overlap=overlap)
-
-
-def log_density(made: Synthetic, shifts: FloatArray, ratio: float) -> FloatArray:
-    """Multivariate normal log density of the frames in each coefficient that takes part, straight from its covariance.
-
-    That of noise alone is taken off.
-    """
-    spectra, inside = made.spectra, made.spectra.ring >= 0
-    ring = spectra.ring[inside]
-    q = spectra.q[:, ring].T
-    frames = spectra.values[0][:, inside].T.astype(complex) / q
-    n = frames.shape[1]
-    y, x = np.nonzero(inside)
-    phase = np.outer(spectra.ky[y].astype(float), shifts[:, 0]) + np.outer(
-        spectra.kx[x].astype(float), shifts[:, 1]
-    )
-    a = q * np.exp(2j * np.pi * phase)
-    signal, noise = made.found.signal[0][ring], made.found.noise[0][ring]
-    covariance = noise[:, None, None] * (np.eye(n) + ratio / n)
-    covariance = covariance + signal[:, None, None] * a[:, :, None] * a[:, None, :].conj()
-    solved = np.linalg.solve(covariance, frames[:, :, None])[:, :, 0]
-    full = -(frames.conj() * solved).sum(axis=1).real - np.linalg.slogdet(covariance)[1]
-    alone = -np.square(np.abs(frames)).sum(axis=1) / noise - n * np.log(noise)
-    return np.asarray(full - alone)
 
 
 def small_movie(ratio: float) -> Synthetic:

@@ -12,7 +12,7 @@ import pytest
 from komad import kernels
 from komad.motion.spectra import aligned_power
 from komad.motion.weights import Weighting, fisher_information, log_likelihood, on_rings
-from tests.motion.synthetic import Synthetic, draw, falling_q, grid
+from tests.motion.synthetic import Synthetic, draw, falling_q, grid, log_density
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -117,6 +117,15 @@ def test_values_are_laid_on_their_rings(draws: Synthetic) -> None:
     inside = RINGS.index >= 0
     np.testing.assert_array_equal(picture[:, inside], values[:, RINGS.index[inside]])
     assert not picture[:, ~inside].any()
+
+
+def test_likelihood_is_that_of_the_normal_distribution() -> None:
+    """Of all frames in all coefficients, with covariance N + S a a^H; that of noise alone is taken off."""
+    made = draw(RINGS, signal=SIGNAL, noise=1.5, q=falling_q(N_FRAMES, RINGS), shifts=SHIFTS)
+    spectra = made.spectra
+    aligned = kernels.aligned_sum(spectra.values, spectra.ky, spectra.kx, SHIFTS[None])
+    found = log_likelihood(aligned_power(aligned, spectra), made.found, spectra)
+    assert found == pytest.approx(float(log_density(made, SHIFTS).sum()), rel=1e-4)
 
 
 def test_likelihood_of_the_true_shifts_is_highest(draws: Synthetic) -> None:

@@ -27,7 +27,7 @@ from komad.optics.frequency import fast_even_length_below
 
 FloatArray = npt.NDArray[np.float64]
 
-PATCH_ANGSTROM = 420.0
+PATCH_ANGSTROM = 340.0
 LARGEST_PATCH = 0.3
 """Of the shorter side of the field."""
 SMALLEST_PATCH_PX = 32
