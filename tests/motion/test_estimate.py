@@ -102,7 +102,7 @@ def test_without_local_motion_none_is_invented(seed: int) -> None:
 
 
 def test_an_empty_half_does_not_spoil_the_other(strong: Movie) -> None:
-    """Ice without particles over half of the field: the half with particles is known nearly as well."""
+    """Ice without particles over half of the field: the half with particles is known much better than from whole frames."""
     small = strong.small.copy()
     small[:, :, small.shape[2] // 2 :] = (
         np.random.default_rng(0)
@@ -112,7 +112,7 @@ def test_an_empty_half_does_not_spoil_the_other(strong: Movie) -> None:
     movie = replace(strong, small=small)
     half = (slice(None), slice(0, 8))
     left = field_error(measure(movie, local_motion=False), movie, half)
-    assert field_error(measure(movie), movie, half) < left / 2
+    assert field_error(measure(movie), movie, half) < 0.6 * left
 
 
 def test_a_carbon_edge_does_not_spoil_the_field() -> None:
