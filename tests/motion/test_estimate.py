@@ -102,7 +102,7 @@ def test_without_local_motion_none_is_invented(seed: int) -> None:
 
 
 def test_an_empty_half_does_not_spoil_the_other(strong: Movie) -> None:
-    """Ice without particles over half of the field: the half with particles is known much better than from whole frames."""
+    """Ice without particles over half of the field: the other is known much better than from whole frames."""
     small = strong.small.copy()
     small[:, :, small.shape[2] // 2 :] = (
         np.random.default_rng(0)
@@ -123,8 +123,16 @@ def test_a_carbon_edge_does_not_spoil_the_field() -> None:
     assert field_error(motion, movie) < field_error(measure(movie, local_motion=False), movie) / 2
 
 
-def test_a_field_with_a_gradient_of_ice(strong: Movie, whole_error: float) -> None:
-    """A beam that is twice as bright on one side than on the other is no motion."""
+def test_a_dark_corner_does_not_spoil_the_rest(strong: Movie, whole_error: float) -> None:
+    """The edge of the beam, which does not move with the specimen, crosses a corner."""
+    distance = np.hypot(*np.indices(strong.small.shape[1:]))
+    beam = np.clip((distance - 130) / 30, 0, 1).astype(np.float32)
+    movie = replace(strong, small=strong.small * beam)
+    assert field_error(measure(movie), movie, (slice(6, 17), slice(6, 17))) < whole_error / 2
+
+
+def test_a_gradient_of_the_beam_is_no_motion(strong: Movie, whole_error: float) -> None:
+    """It is twice as bright on one side as on the other: the field is found all the same."""
     ramp = np.linspace(0.67, 1.33, strong.small.shape[2], dtype=np.float32)
     movie = replace(strong, small=strong.small * ramp)
     assert field_error(measure(movie), movie) < whole_error / 2
