@@ -6,6 +6,9 @@ from pathlib import Path
 
 from komad.errors import ParameterError
 
+MOST_FRAMES = 100_000
+"""More than any movie of these formats has: a row that stands for more is a mistake, and would fill the memory."""
+
 
 def read_frame_doses(path: Path) -> tuple[float, ...]:
     """Read e/Å² of each frame; `#` begins a comment.
@@ -48,6 +51,10 @@ def _doses(words: list[str], place: str) -> list[float]:
     if not 0 <= dose < float("inf") or len(counts) not in {0, 2} or min(counts, default=1) < 1:
         raise ParameterError(
             f"{place}: '{' '.join(words)}' is neither one dose nor `frames 1 dose`, with the dose in e/Å²"
+        )
+    if counts and counts[0] > MOST_FRAMES:
+        raise ParameterError(
+            f"{place}: {counts[0]} frames are more than any movie has; see that the first number is right"
         )
     if counts and counts[1] != 1:
         raise ParameterError(
