@@ -130,6 +130,7 @@ def test_a_file_of_doses_reaches_the_settings(settled: Settled, tmp_path: Path) 
         ("--weight optimal --b-factors 500 150", "the optimal weight has no B"),
         ("--no-dose-weighting --sum-range 3 25", "leave --no-dose-weighting out"),
         ("--no-dose-weighting --even-odd-weighted", "leave --no-dose-weighting out"),
+        ("--no-dose-weighting --in-frame-motion", "leave --no-dose-weighting out"),
         ("--aligned-stack-group 4", "add --aligned-stack"),
         ("--no-archive --archive-directory a", "leave --no-archive out"),
         ("--sum-range 25 3", "--sum-range (sum_range): from 25 to 3 e/Å² is no range"),

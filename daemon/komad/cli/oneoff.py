@@ -128,10 +128,10 @@ def describe_movie(path: Path, settings: OneOff, index: SessionIndex) -> Movie:
         movie = _as_tilt(movie, settings.movies.index(given), settings.tilt)
     processing = settings.processing
     if movie.acquisition.dose_per_frame is None:
-        if processing.sum_range or settings.output.even_odd_weighted:
+        if processing.sum_range or settings.output.even_odd_weighted or processing.in_frame_motion:
             raise ParameterError(
-                f"{path}: --sum-range and --even-odd-weighted need the dose per frame, which is unknown; "
-                "add --dose-per-frame"
+                f"{path}: --sum-range, --even-odd-weighted and --in-frame-motion need the dose per frame, which is "
+                "unknown; add --dose-per-frame"
             )
         processing = processing.model_copy(update={"dose_weighting": False})
     _check_parameters(movie, processing)

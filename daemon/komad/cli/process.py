@@ -109,6 +109,8 @@ def _refuse_nonsense(given: Mapping[str, Any]) -> None:
         and "b_factors_angstrom2" in given,
         "--sum-range and --even-odd-weighted are weighted sums: leave --no-dose-weighting out": unweighted
         and ("sum_range" in given or "even_odd_weighted" in given),
+        "--in-frame-motion is a part of dose weighting: leave --no-dose-weighting out": unweighted
+        and "in_frame_motion" in given,
         "--aligned-stack-group is about the aligned stack: add --aligned-stack": "aligned_stack" not in given
         and "aligned_stack_group" in given,
         "--archive-directory is for archives: leave --no-archive out": given.get("archive") is False
