@@ -363,3 +363,14 @@ def test_magnification_and_motion_within_frames_change_the_sums() -> None:
     weighed = correct(movie.frames, in_frame_motion=True)
     np.testing.assert_allclose(weighed.sum_unweighted, plain.sum_unweighted, atol=1e-4)
     assert np.abs(weighed.sum_dose_weighted - plain.sum_dose_weighted).max() > 0.05
+
+
+@pytest.mark.parametrize(("dose_per_frame", "pre_exposure"), [(1e5, 0.0), (1.2, 1e6)])
+def test_absurd_exposures_leave_numbers(dose_per_frame: float, pre_exposure: float) -> None:
+    """A dose with a wrong unit leaves no signal anywhere: there are pictures all the same, without a NaN."""
+    acquisition = Acquisition(
+        pixel_size_angstrom=1.0, voltage_kv=300, dose_per_frame=dose_per_frame, pre_exposure=pre_exposure
+    )
+    result = correct(toy_movie(n_frames=6, length=256).frames, acquisition=acquisition)
+    assert np.isfinite(result.motion.shifts_px).all()
+    assert np.isfinite(result.sum_dose_weighted).all()

@@ -116,3 +116,11 @@ def test_weights_of_a_range_are_normalised_among_its_frames() -> None:
     assert np.flatnonzero(dose_range.frames).tolist() == [0, 2, 3, 4]
     np.testing.assert_allclose(np.square(rebuilt(dose_range.weights)).sum(axis=0), 1, atol=1e-4)
     assert len(rebuilt(weights)) == 23
+
+
+@pytest.mark.parametrize("before", [30.0, 1e6])
+def test_what_was_lost_before_all_frames_does_not_count(before: float) -> None:
+    """Weights compare frames with each other: an exposure before them changes nothing, however large it is."""
+    later = frame_weights(EXPOSURE + before, pixel_size_angstrom=1.0, voltage_kv=300, path_px=None)
+    weights = frame_weights(EXPOSURE, pixel_size_angstrom=1.0, voltage_kv=300, path_px=None)
+    np.testing.assert_allclose(rebuilt(later), rebuilt(weights), atol=1e-4)

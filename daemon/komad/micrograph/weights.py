@@ -77,7 +77,9 @@ def frame_weights(
     squares, with which a sharp frame counts more than a blurred one.
     """
     frequency = np.linspace(0, np.sqrt(0.5), N_FREQUENCIES)
-    q = signal_left(frequency / pixel_size_angstrom, exposure, voltage_kv=voltage_kv)
+    # What was lost before the first frame is lost to all, and drops out of the weights: counted, it could leave 0 / 0.
+    since_first = exposure - exposure.min()
+    q = signal_left(frequency / pixel_size_angstrom, since_first, voltage_kv=voltage_kv)
     if path_px is None:
         return factorise(dose_weights(q), frequency, rank=RANK)
     return factorise(dose_weights(q * sharpness_left(frequency, path_px)), frequency, rank=RANK_WITH_MOTION)

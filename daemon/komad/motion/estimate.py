@@ -44,6 +44,8 @@ FIRST_BAND = 0.36
 """Cycles per small pixel that whole frames are aligned with first: finer details are used where they say something."""
 LOCAL_TOLERANCE = 0.01
 """Small pixels."""
+LEAST_SIGNAL_LEFT = 1e-6
+"""Of the amplitude: so little says nothing, and its powers can still be divided by."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +69,7 @@ class _Movie:
         q = np.ones((len(self.frames), len(frequency)))
         if self.exposure is not None and self.voltage_kv is not None:
             left = signal_left(frequency / self.small_pixel, self.exposure, voltage_kv=self.voltage_kv)
-            q = np.asarray(left, np.float64)
+            q = np.maximum(np.asarray(left, np.float64), LEAST_SIGNAL_LEFT)
         return np.stack([q[group].sum(axis=0) / np.sqrt(len(group)) for group in groups])
 
     def weighting(self, stage: int) -> Weighting:
