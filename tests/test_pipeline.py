@@ -374,3 +374,12 @@ def test_absurd_exposures_leave_numbers(dose_per_frame: float, pre_exposure: flo
     result = correct(toy_movie(n_frames=6, length=256).frames, acquisition=acquisition)
     assert np.isfinite(result.motion.shifts_px).all()
     assert np.isfinite(result.sum_dose_weighted).all()
+
+
+@pytest.mark.parametrize("scale", [1e37, 1e30, 1e12, 1e-12, 1e-30])
+def test_values_that_are_no_picture_of_electrons_are_refused(scale: float) -> None:
+    """Floats whose powers no 32-bit float holds: one sentence, without warnings of the arithmetic."""
+    frames = (toy_movie(n_frames=6, length=256).frames * np.float64(scale)).astype(np.float32)
+    stack = sum_stack(frames, gain=None, dark=None, defects=None, processing=Processing())
+    with pytest.raises(MotionError, match="no picture"):
+        correct(frames, outliers=stack.outliers_yx)

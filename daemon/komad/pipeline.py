@@ -68,7 +68,8 @@ def _smallest_type(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
         for dtype in (np.uint16, np.uint32):
             if total.max() <= np.iinfo(dtype).max:
                 return total.astype(dtype)
-    return total.astype(np.float32)
+    with np.errstate(over="ignore"):
+        return total.astype(np.float32)
 
 
 def correct_movie(

@@ -35,9 +35,10 @@ def find_outliers(
     -------
     (n, 2) int32 as (y, x), sorted by row. Pixels whose gain is zero, negative or not a number are outliers.
     """
-    corrected = total.astype(np.float32)
-    corrected *= calibration.gain
-    corrected += np.float32(n_frames) * calibration.offset
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a number is an outlier
+        corrected = total.astype(np.float32)
+        corrected *= calibration.gain
+        corrected += np.float32(n_frames) * calibration.offset
     sample = corrected.ravel()[::SAMPLE_STRIDE]
     sample = sample[np.isfinite(sample)]
     if not len(sample):
@@ -53,7 +54,8 @@ def find_outliers(
         # Carried back, which is cheaper than to transform every pixel; no count lies below what zero becomes.
         dead, hot = _counts(dead) if dead > _stabilised(np.zeros(1))[0] else -np.inf, _counts(hot)
     # Written so that a value that is not a number counts as bad.
-    good = (corrected < np.float32(hot)) & (corrected > np.float32(dead))
+    with np.errstate(over="ignore"):
+        good = (corrected < np.float32(hot)) & (corrected > np.float32(dead))
     good &= calibration.gain > 0
     if defects is not None:
         good &= ~defects

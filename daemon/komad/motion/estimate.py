@@ -44,6 +44,8 @@ FIRST_BAND = 0.36
 """Cycles per small pixel that whole frames are aligned with first: finer details are used where they say something."""
 LOCAL_TOLERANCE = 0.01
 """Small pixels."""
+SPREAD = (1e-9, 1e9)
+"""Within a frame, from the least to the largest value: beyond, the powers of spectra do not fit into 32-bit floats."""
 LEAST_SIGNAL_LEFT = 1e-6
 """Of the amplitude: so little says nothing, and its powers can still be divided by."""
 
@@ -112,14 +114,19 @@ def estimate_motion(
     Raises
     ------
     MotionError
-        The frames hold no numbers to align (NaN, or all pixels equal).
+        The frames hold no numbers to align (NaN, all pixels equal, far too large or too small).
     ParameterError
         The frame of reference is not one of the frames that are used.
     """
     reference = _reference_frame(used, processing.reference_frame)
-    if not np.isfinite(small).all() or not np.ptp(small, axis=(1, 2)).any():
+    spread = float(np.ptp(small, axis=(1, 2)).max()) if np.isfinite(small).all() else 0.0
+    if spread == 0:
         raise MotionError(
             "the frames hold no picture (all pixels equal, or not numbers); check the gain reference"
+        )
+    if not SPREAD[0] <= spread <= SPREAD[1]:
+        raise MotionError(
+            f"the values within a frame differ by {spread:.1g}, which is no picture of electrons; check the gain reference"
         )
     moments = _moments(exposure, len(used))
     movie = _Movie(
