@@ -383,3 +383,14 @@ def test_values_that_are_no_picture_of_electrons_are_refused(scale: float) -> No
     stack = sum_stack(frames, gain=None, dark=None, defects=None, processing=Processing())
     with pytest.raises(MotionError, match="no picture"):
         correct(frames, outliers=stack.outliers_yx)
+
+
+@pytest.mark.parametrize("weight", ["optimal", "b_factor", "phase_only"])
+def test_a_grid_bar_over_half_of_the_field(weight: str) -> None:
+    """Patches without a single count have no pull and leave numbers: the rest is aligned as it would be alone."""
+    movie = toy_movie(length=768, contrast=0.3, seed=17)
+    frames = movie.frames.copy()
+    frames[:, :, :384] = 0
+    result = correct(frames, alignment_weight=weight)
+    assert np.isfinite(result.sum_dose_weighted).all()
+    assert rms_error(result.motion.shifts_px, movie.shifts_px) < 0.5

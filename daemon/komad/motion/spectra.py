@@ -25,6 +25,8 @@ LOWEST_RESOLUTION_ANGSTROM = 500.0
 """Coarser structure is illumination and ice thickness, not specimen."""
 PIXELS_AT_A_TIME = 2**18
 """Of as many frames of a window as this holds: they stay in the cache, and there is work for all threads."""
+LEAST_LEVEL = 1e-3
+"""Noise of a window relative to the mean of all: one behind a grid bar is empty, and nothing can be divided by that."""
 SIGNAL_WIDTH = 3
 """Rings over which the signal's spectrum is averaged."""
 
@@ -159,7 +161,7 @@ def transform(
     return Spectra(
         values=values,
         power=np.stack([rings.mean(frame) for frame in total]) / len(windows),
-        level=level / max(float(level.mean()), 1e-30),
+        level=np.maximum(level / max(float(level.mean()), 1e-30), LEAST_LEVEL),
         ky=rings.ky,
         kx=rings.kx,
         ring=rings.index,
