@@ -147,3 +147,16 @@ def test_what_is_wrong_is_said() -> None:
     assert "2.0 % of the pixels are outliers" in warnings(frames, n_outliers=410)[0]
     assert "saturated" in warnings(np.minimum(frames, 2))[0]
     assert warnings(np.zeros_like(frames)) == []
+
+
+@pytest.mark.parametrize("offset", [0.0, -3.0])
+def test_frames_of_values_around_zero_are_not_without_beam(offset: float) -> None:
+    """Their means are anything: a frame that is empty all the same is told by its spread."""
+    frames = np.random.default_rng(5).normal(offset, 1, (8, 128, 128)).astype(np.float32)
+    _, used, unlit = leave_out_unlit(frames, np.ones(8, bool))
+    assert used.all()
+    assert not len(unlit)
+    frames[3] = offset
+    _, used, unlit = leave_out_unlit(frames, np.ones(8, bool))
+    assert unlit.tolist() == [3]
+    assert np.flatnonzero(~used).tolist() == [3]

@@ -11,6 +11,8 @@ FloatArray = npt.NDArray[np.float32]
 
 BEAM_OFF_FRACTION = 0.1
 """A frame with less than this share of the usual counts has seen no beam, or a closing shutter."""
+NEGATIVE_FRACTION = 0.25
+"""More negative values than these in a frame, and its mean says nothing of the beam: it has been subtracted."""
 SATURATED_FRACTION = 0.5
 SAMPLE_STRIDE = 7
 
@@ -21,9 +23,12 @@ def leave_out_unlit(
 ) -> tuple[FloatArray, npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
     """The frames that have seen the beam, which ones of the movie these are, and the indices of the others.
 
-    When no frame has, all are kept: whatever is there is better than nothing.
+    Values that lie around zero are told by their spread, not by their mean. When no frame has, all are kept: whatever
+    is there is better than nothing.
     """
-    unlit = without_beam(small.mean(axis=(1, 2), dtype=np.float64))
+    negative = np.mean(small[:, ::SAMPLE_STRIDE, ::SAMPLE_STRIDE] < 0, axis=(1, 2))
+    measure = np.std if np.median(negative) > NEGATIVE_FRACTION else np.mean
+    unlit = without_beam(measure(small, axis=(1, 2), dtype=np.float64))
     index = np.flatnonzero(used)
     if not unlit.any() or unlit.all():
         return small, used, index[unlit]
@@ -33,7 +38,7 @@ def leave_out_unlit(
 
 
 def without_beam(
-    frame_means: npt.NDArray[np.float64],  # (n_frames,) gain-corrected
+    frame_means: npt.NDArray[np.float64],  # (n_frames,) gain-corrected; or spreads
 ) -> npt.NDArray[np.bool_]:
     """(n_frames,): frames that are all but empty, compared with the median; all of them when the median is."""
     usual = float(np.median(frame_means))
