@@ -122,6 +122,8 @@ def test_a_file_of_doses_reaches_the_settings(settled: Settled, tmp_path: Path) 
         ("--pattern *Raw.mrc", "choose from a folder"),
         ("--ignore bad*", "choose from a folder"),
         ("--tilt 0 3 --tilt-mdoc s.mdoc", "both tell the order of the tilts"),
+        ("--tilt nan 3", "neither is above 180"),
+        ("--tilt -60 inf", "neither is above 180"),
         ("--frame-doses d.txt --dose-per-frame 1", "leave --dose-per-frame out"),
         ("--flip-gain 1", "name it with --gain"),
         ("--no-local-motion --patches 5 5", "leave --no-local-motion out"),

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from komad.cli.oneoff import OneOff
 
 
+MAX_TILT_DEGREE = 180.0
+
+
 def process(
     context: typer.Context,
     movies: option.Movies,
@@ -99,6 +102,9 @@ def _refuse_nonsense(given: Mapping[str, Any]) -> None:
         and ("patterns" in given or "ignore" in given),
         "--tilt and --tilt-mdoc both tell the order of the tilts: give one of them": "tilt" in given
         and "tilt_series_mdoc" in given,
+        "--tilt is the angle of the first tilt and the step to the next, in degrees: neither is above 180": not all(
+            abs(angle) <= MAX_TILT_DEGREE for angle in given.get("tilt", ())
+        ),
         "--frame-doses tells the dose of each frame: leave --dose-per-frame out": "frame_doses" in given
         and "dose_per_frame" in given,
         "--rot-gain and --flip-gain turn the gain reference: name it with --gain": "gain" not in given
