@@ -394,3 +394,37 @@ def test_a_grid_bar_over_half_of_the_field(weight: str) -> None:
     result = correct(frames, alignment_weight=weight)
     assert np.isfinite(result.sum_dose_weighted).all()
     assert rms_error(result.motion.shifts_px, movie.shifts_px) < 0.5
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 600), (16, 300), (31, 40)])
+def test_frames_too_small_are_refused(shape: tuple[int, int]) -> None:
+    """With their size, and that which is enough."""
+    frames = np.random.default_rng(4).poisson(3, (6, *shape)).astype(np.uint8)
+    with pytest.raises(MotionError, match=rf"{shape[1]} x {shape[0]} pixels, too small .* need 32"):
+        correct(frames)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (32, 300), (300, 33), (48, 64), (130, 130)])
+def test_small_frames_give_small_pictures(shape: tuple[int, int]) -> None:
+    """A picture without a NaN, of the size of the frames."""
+    frames = np.random.default_rng(4).poisson(3, (6, *shape)).astype(np.uint8)
+    result = correct(frames)
+    assert result.sum_dose_weighted.shape == shape
+    assert np.isfinite(result.sum_dose_weighted).all()
+    assert np.isfinite(result.motion.shifts_px).all()
+
+
+def test_one_group_of_all_frames_is_said() -> None:
+    """Not that no motion stands out: nothing was looked at."""
+    result = correct(toy_movie(n_frames=6).frames, group_frames=(6, 0))
+    assert [warning for warning in result.warnings if "motion" in warning] == [
+        "group_frames adds all 6 frames into one: no motion can be measured"
+    ]
+
+
+def test_patches_that_cannot_be_laid_are_said() -> None:
+    """A number of patches that somebody asked for, and that is not done, is no secret."""
+    result = correct(toy_movie(n_frames=8).frames, n_patches=(9, 9))
+    assert [warning for warning in result.warnings if "n_patches" in warning] == [
+        "n_patches 9 x 9 was not done: the field is too small for patches"
+    ]

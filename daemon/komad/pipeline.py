@@ -268,10 +268,17 @@ def _binning(shape: tuple[int, int], pixel_size: float, wanted: float) -> int:
 def _warnings(motion: MotionModel, n_used: int, processing: Processing, range_found: bool) -> Iterator[str]:
     if n_used == 1:
         yield "only one frame: no motion can be measured"
+    elif motion.n_iterations == 0:
+        yield f"group_frames adds all {n_used} frames into one: no motion can be measured"
     elif not motion.supported:
         yield (
             "no motion stands out from the noise (empty ice, or a specimen at rest): the frames were added as they came"
         )
+    wanted = processing.n_patches if processing.local_motion else None
+    if wanted not in {None, (1, 1)} and motion.patch_centres_px is None:
+        assert wanted is not None
+        columns, rows = wanted
+        yield f"n_patches {columns} x {rows} was not done: {motion.reason}"
     if processing.sum_range and not range_found:
         first, last = processing.sum_range
         yield f"no frame lies within sum_range, {first:g} to {last:g} e/Å²: no sum of it was made"

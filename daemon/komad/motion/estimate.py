@@ -33,6 +33,8 @@ TAPER_FRACTION = 0.05
 """Part of each side of a whole frame over which it fades to its mean, so that its edges do not correlate."""
 WHOLE_PERIODS, PATCH_PERIODS = 8, 4
 """Structure with fewer periods across a window is left out: what enters and leaves at the edges biases it."""
+SMALLEST_FRAME = 32
+"""Small pixels along each side: with fewer, hardly a wave is left between the coarsest and the finest."""
 WHOLE_RINGS, PATCH_RINGS = 128, 48
 LOCAL_ROUNDS = 5
 CORRECTION_ROUNDS = 3
@@ -114,11 +116,16 @@ def estimate_motion(
     Raises
     ------
     MotionError
-        The frames hold no numbers to align (NaN, all pixels equal, far too large or too small).
+        The frames are too small, or hold no numbers to align (NaN, all pixels equal, far too large or too small).
     ParameterError
         The frame of reference is not one of the frames that are used.
     """
     reference = _reference_frame(used, processing.reference_frame)
+    if min(small.shape[1:]) < SMALLEST_FRAME:
+        raise MotionError(
+            f"the frames are {shape[1]} x {shape[0]} pixels, too small for motion to be measured; "
+            f"they need {SMALLEST_FRAME * binning} along each side"
+        )
     spread = float(np.ptp(small, axis=(1, 2)).max()) if np.isfinite(small).all() else 0.0
     if spread == 0:
         raise MotionError(
@@ -126,7 +133,8 @@ def estimate_motion(
         )
     if not SPREAD[0] <= spread <= SPREAD[1]:
         raise MotionError(
-            f"the values within a frame differ by {spread:.1g}, which is no picture of electrons; check the gain reference"
+            f"the values within a frame differ by {spread:.1g}, which is no picture of electrons; "
+            "check the gain reference"
         )
     moments = _moments(exposure, len(used))
     movie = _Movie(
