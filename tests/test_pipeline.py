@@ -428,3 +428,14 @@ def test_patches_that_cannot_be_laid_are_said() -> None:
     assert [warning for warning in result.warnings if "n_patches" in warning] == [
         "n_patches 9 x 9 was not done: the field is too small for patches"
     ]
+
+
+@pytest.mark.parametrize("n_lit", [1, 2, 5])
+def test_a_movie_that_is_mostly_empty(n_lit: int) -> None:
+    """The few frames with counts make the picture; the others are left out, and this is said."""
+    movie = toy_movie(n_frames=16, seed=18)
+    frames = movie.frames.copy()
+    frames[n_lit:] = 0
+    result = correct(frames)
+    assert np.flatnonzero(result.motion.used).tolist() == list(range(n_lit))
+    assert any(warning.startswith("without beam, and left out: frame") for warning in result.warnings)

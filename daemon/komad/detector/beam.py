@@ -40,10 +40,16 @@ def leave_out_unlit(
 def without_beam(
     frame_means: npt.NDArray[np.float64],  # (n_frames,) gain-corrected; or spreads
 ) -> npt.NDArray[np.bool_]:
-    """(n_frames,): frames that are all but empty, compared with the median; all of them when the median is."""
+    """(n_frames,): frames that are all but empty, compared with the median; all of them when none has counts.
+
+    When most frames are empty, the median of the others counts.
+    """
     usual = float(np.median(frame_means))
     if usual <= 0:
-        return np.ones(len(frame_means), bool)
+        lit = frame_means[frame_means > 0]
+        if not len(lit):
+            return np.ones(len(frame_means), bool)
+        usual = float(np.median(lit))
     return frame_means < BEAM_OFF_FRACTION * usual
 
 
