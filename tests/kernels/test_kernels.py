@@ -119,3 +119,14 @@ def test_add_filtered_is_linear_between_samples() -> None:
     kernels.add_filtered(total, spectrum, ky, kx, frequency, frequency**2)
     radius = np.hypot(ky[:, None], kx[None, :])
     np.testing.assert_allclose(total, 1 + spectrum * np.interp(radius, frequency, frequency**2), rtol=1e-5)
+
+
+def test_the_filling_of_a_huge_cluster_has_no_streaks() -> None:
+    """Half of a picture is bad: means of rows of what fills it scatter little more than those of noise."""
+    frames = np.random.default_rng(6).poisson(4, (1, 256, 256)).astype(np.uint8)
+    cluster = np.argwhere(np.arange(256)[None, :].repeat(256, axis=0) < 128).astype(np.int32)
+    ones, zeros = np.ones((256, 256), np.float32), np.zeros((256, 256), np.float32)
+    plan = kernels.plan_outliers(cluster, (256, 256))
+    filled = kernels.reduce(frames, ones, zeros, plan, factor=1)[0]
+    deep, noise = filled[:, :100].mean(axis=1), filled[:, 128:228].mean(axis=1)
+    assert deep.std() < 2 * noise.std()

@@ -18,6 +18,8 @@ N_DONORS = 8
 """Good neighbours remembered per outlier; which one gives its value changes from frame to frame."""
 SEARCH_RADIUS = 3
 """Donors are looked for within this many pixels; inside large clusters, of the nearest good pixel."""
+SCATTER_DISTANCE = 12.0
+"""Farther than this from any good pixel, donors come from an area as wide as the distance."""
 
 
 def node_positions(shape: tuple[int, int]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -56,8 +58,9 @@ def plan_outliers(
     """Sort outliers by row and find good pixels around each.
 
     The nearest good pixels within SEARCH_RADIUS are taken; where a cluster leaves none, those around the good pixel
-    nearest to it. Values are drawn from them instead of averaged, because a constant or a mean would leave a static,
-    too smooth spot that alignment and denoising can see.
+    nearest to it. Deep inside a large cluster they are scattered around that one: its own neighbours would be donors to
+    a whole row, a streak that alignment takes for a picture. Values are drawn from them instead of averaged, because a
+    constant or a mean would leave a static, too smooth spot that alignment and denoising can see.
     """
     ny, nx = shape
     order = np.lexsort((outliers_yx[:, 1], outliers_yx[:, 0]))
@@ -71,7 +74,14 @@ def plan_outliers(
             bad, return_distances=False, return_indices=True
         )
         at = y[inner], x[inner]
-        donors[inner] = _nearest_good(bad, near_y[at], near_x[at], SEARCH_RADIUS)
+        distance = np.hypot(near_y[at] - y[inner], near_x[at] - x[inner])
+        reach = np.where(distance > SCATTER_DISTANCE, distance, 0)
+        offset = np.random.default_rng(0).uniform(-1, 1, (2, len(inner))) * reach
+        around = tuple(
+            np.clip(np.rint(near[at] + part), 0, length - 1).astype(np.intp)
+            for near, part, length in zip((near_y, near_x), offset, shape, strict=True)
+        )
+        donors[inner] = _nearest_good(bad, near_y[around], near_x[around], SEARCH_RADIUS)
     # A pixel with fewer neighbours than N_DONORS repeats them; a picture with no good pixel keeps its own values.
     own = y.astype(np.int32) * nx + x
     first = np.where(donors[:, 0] < 0, own, donors[:, 0])
