@@ -275,7 +275,7 @@ def _warnings(motion: MotionModel, n_used: int, processing: Processing, range_fo
             "no motion stands out from the noise (empty ice, or a specimen at rest): the frames were added as they came"
         )
     wanted = processing.n_patches if processing.local_motion else None
-    if wanted not in {None, (1, 1)} and motion.patch_centres_px is None:
+    if wanted not in {None, (1, 1)} and motion.supported and motion.patch_centres_px is None:
         assert wanted is not None
         columns, rows = wanted
         yield f"n_patches {columns} x {rows} was not done: {motion.reason}"
