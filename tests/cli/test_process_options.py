@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import pytest
 import typer
@@ -289,6 +290,18 @@ def test_weighted_sums_without_a_dose_are_refused(komad: Komad, camera: Path, tm
     outcome = komad("process", camera / "movie_0001.mrc", "-o", tmp_path, *OPTICS, "--sum-range", "3", "9")
     assert outcome.code == 1
     assert "add --dose-per-frame" in outcome.out
+
+
+def test_values_too_large_for_16_bits_fail_one_movie(komad: Komad, camera: Path, tmp_path: Path) -> None:
+    """The next movie is done: the disk is not to blame."""
+    bright = tmp_path / "bright.mrc"
+    frames = np.random.default_rng(0).poisson(9, (4, 128, 128)).astype(np.uint16) * 4000
+    mrcfile.write(bright, frames)
+    common = ("-o", tmp_path / "out", *OPTICS, "--dose-per-frame", "3", "--no-archive", "--float16")
+    outcome = komad("process", bright, camera / "movie_0001.mrc", *common)
+    assert outcome.code == 1
+    assert "do not fit into 16-bit floats; leave output.float16 off" in outcome.out
+    assert "1 of 2 movies done" in outcome.out
 
 
 def test_movies_done_before_are_left_out(komad: Komad, camera: Path, tmp_path: Path) -> None:

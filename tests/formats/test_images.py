@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from komad.errors import DiskFullError, OutputError, ReferenceFileError
+from komad.errors import DiskFullError, OutputError, ParameterError, ReferenceFileError
 from komad.formats import images, movies
 from tests.formats.files import SHARED_DATA, counts, write_mrc_movie, write_tiff_movie
 
@@ -166,7 +166,7 @@ def test_unknown_pixel_size(tmp_path: Path) -> None:
 
 def test_values_too_large_for_16_bits(tmp_path: Path) -> None:
     """A value that would become infinite is an error, and no file is written."""
-    with pytest.raises(OutputError, match="values up to 70000 do not fit into 16-bit floats"):
+    with pytest.raises(ParameterError, match="values up to 70000 do not fit into 16-bit floats"):
         images.write_mrc(
             tmp_path / "m.mrc", np.full((4, 4), 7e4, np.float32), pixel_size_angstrom=1.0, float16=True
         )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from komad import __version__
-from komad.errors import MovieError, OutputError, ReferenceFileError
+from komad.errors import MovieError, OutputError, ParameterError, ReferenceFileError
 from komad.formats.atomic import atomic_file
 from komad.formats.movies import open_movie
 from komad.formats.mrc import HEADER_BYTES, MrcReader
@@ -85,15 +85,19 @@ def write_mrc(
     Raises
     ------
     OutputError
-        The file cannot be written, values are too large for 16 bits, or a file that komad did not write has this
-        name: it may be a movie.
+        The file cannot be written, or a file that komad did not write has this name: it may be a movie.
+    ParameterError
+        Values are too large for 16 bits.
     DiskFullError
         No space is left.
     """
     refuse_foreign(path)
     largest = np.abs(image).max()
     if float16 and largest > np.finfo(np.float16).max:
-        raise OutputError(f"cannot write {path}: values up to {largest:g} do not fit into 16-bit floats")
+        # No fault of the disk: other movies can be written, and this one never can.
+        raise ParameterError(
+            f"cannot write {path}: values up to {largest:g} do not fit into 16-bit floats; leave output.float16 off"
+        )
     stored = image.astype(np.float16 if float16 else np.float32, copy=False)
     with atomic_file(path) as temporary, mrcfile.new(temporary, overwrite=True) as mrc:
         mrc.set_data(stored)
