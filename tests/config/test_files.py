@@ -103,6 +103,22 @@ def test_every_option_is_explained() -> None:
             assert lines[above].startswith("# "), line
 
 
+def test_limits_are_those_of_the_program() -> None:
+    """Where a number has a lower and an upper limit, the comment above it names both, as `0 to 50`."""
+    for section in ("watching", "output", "processing", "archive", "workers", "queue"):
+        for name, field in type(getattr(Settings(), section)).model_fields.items():
+            limits = {
+                kind: f"{getattr(limit, kind):g}"
+                for limit in field.metadata
+                for kind in ("gt", "ge", "le")
+                if hasattr(limit, kind)
+            }
+            if "le" in limits:
+                least = "above 0" if "gt" in limits else limits["ge"]
+                comment = TEXT.split(f"\n{name} = ")[0].rsplit("\n\n", 1)[-1]
+                assert f"{least} to {limits['le']}" in comment, name
+
+
 def test_choices_are_all_named() -> None:
     """Where a value is one of a few words, the comment names each of them."""
     for section, name in (("archive", "codec"), ("log", "level"), ("log", "format")):
