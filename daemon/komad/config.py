@@ -161,7 +161,7 @@ class Processing(Section):
     """Anisotropic magnification to correct: major scale, minor scale, angle of the major axis in degrees from x to y.
     The picture is stretched by the two scales along the two axes, in the one interpolation that corrects the motion."""
     in_frame_motion: bool = False
-    """Weight frames by what motion within them has blurred, too."""
+    """Weight frames by what motion within them has blurred, too: in the dose-weighted sums."""
     local_motion: bool = True
     """Measure motion that differs across the field; used where the movie supports it."""
     n_patches: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
@@ -210,6 +210,8 @@ class Processing(Section):
     def _sensible_together(self) -> Self:
         if self.sum_range and not self.dose_weighting:
             raise ValueError("sum_range is a dose-weighted sum: it needs dose_weighting")
+        if self.in_frame_motion and not self.dose_weighting:
+            raise ValueError("in_frame_motion is about the dose-weighted sum: it needs dose_weighting")
         if isinstance(self.reference_frame, int) and self.reference_frame < self.skip_first:
             raise ValueError(
                 f"reference_frame {self.reference_frame} is left out by skip_first = {self.skip_first}"

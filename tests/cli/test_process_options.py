@@ -285,9 +285,12 @@ def test_doses_of_single_frames(komad: Komad, camera: Path, tmp_path: Path) -> N
     assert "lists 5 frames, the movie has 4" in outcome.out
 
 
-def test_weighted_sums_without_a_dose_are_refused(komad: Komad, camera: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("asked", ["--sum-range 3 9", "--even-odd-weighted", "--in-frame-motion"])
+def test_weighted_sums_without_a_dose_are_refused(
+    komad: Komad, camera: Path, tmp_path: Path, asked: str
+) -> None:
     """There is nothing to weight with: the option that tells the dose is in the message."""
-    outcome = komad("process", camera / "movie_0001.mrc", "-o", tmp_path, *OPTICS, "--sum-range", "3", "9")
+    outcome = komad("process", camera / "movie_0001.mrc", "-o", tmp_path, *OPTICS, *asked.split())
     assert outcome.code == 1
     assert "add --dose-per-frame" in outcome.out
 
