@@ -99,7 +99,10 @@ def test_the_environment_wins_and_the_rest_stays(tmp_path: Path, monkeypatch: py
         ("[processing]\nsum_range = [25, 3]", "from 25 to 3 e/Å² is no range"),
         ("[processing]\nsum_range = [3]", "processing.sum_range"),
         ("[processing]\nsum_range = [3, 25]\ndose_weighting = false", "sum_range is a dose-weighted sum"),
-        ("[processing]\nin_frame_motion = true\ndose_weighting = false", "in_frame_motion is about the dose-weighted"),
+        (
+            "[processing]\nin_frame_motion = true\ndose_weighting = false",
+            "in_frame_motion is about the dose-weighted",
+        ),
         ("[processing]\nmagnification = [1.3, 1.0, 0]", "not both within 0.9 to 1.1: these are the factors"),
         ("[processing]\nmagnification = [105000, 104000, 34]", "not magnifications"),
         ("[processing]\nn_patches = [5, 0]", "processing.n_patches.1"),

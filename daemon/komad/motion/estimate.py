@@ -45,7 +45,7 @@ fits are as good as second ones of frames that are freed from local motion."""
 FIRST_BAND = 0.36
 """Cycles per small pixel that whole frames are aligned with first: finer details are used where they say something."""
 LOCAL_TOLERANCE = 0.01
-"""Small pixels."""
+"""Small pixels. A field is not fitted more finely than this, whatever `tolerance_px` says: it is known less well."""
 SPREAD = (1e-9, 1e9)
 """Within a frame, from the least to the largest value: beyond, the powers of spectra do not fit into 32-bit floats."""
 LEAST_SIGNAL_LEFT = 1e-6
@@ -83,6 +83,10 @@ class _Movie:
             b_factor_angstrom2=self.processing.b_factors_angstrom2[stage],
             small_pixel=self.small_pixel,
         )
+
+    def rounds(self, usual: int) -> int:
+        """So many rounds, if the settings allow as many."""
+        return min(usual, self.processing.max_iterations)
 
     def rings(self, shape: tuple[int, int], n_rings: int, periods: int, band: float) -> Rings:
         """Rings of a window, without what is too coarse and what is finer than `band`."""
@@ -252,7 +256,7 @@ def _align_whole(
         moments=moments,
         weighting=movie.weighting(0),
         trusted=before is not None and before.supported,
-        max_rounds=processing.max_iterations if before is None else CORRECTION_ROUNDS,
+        max_rounds=movie.rounds(processing.max_iterations if before is None else CORRECTION_ROUNDS),
         tolerance=processing.tolerance_px / movie.binning,
     )
     return replace(aligned, shifts=time_basis(movie.moments, moments) @ aligned.shifts)
@@ -313,8 +317,8 @@ def _fit_local(
         applied=applied,
         weighting=movie.weighting(1),
         before=before,
-        max_rounds=LOCAL_ROUNDS if before is None else CORRECTION_ROUNDS,
-        tolerance=LOCAL_TOLERANCE,
+        max_rounds=movie.rounds(LOCAL_ROUNDS if before is None else CORRECTION_ROUNDS),
+        tolerance=max(LOCAL_TOLERANCE, movie.processing.tolerance_px / movie.binning),
     )
 
 
