@@ -89,6 +89,17 @@ def test_measurement_and_prior_share_the_decision(precision: float) -> None:
         np.testing.assert_allclose(found.shifts, 0, atol=1e-9)
 
 
+@pytest.mark.parametrize("n", [2, 3, 16, 120])
+@pytest.mark.parametrize("gap", [0.01, 0.3, 8.0])
+@pytest.mark.parametrize("precision", [0.0, 1e-9, 1e-3])
+def test_a_measurement_that_says_nothing_gives_no_path(n: int, gap: float, precision: float) -> None:
+    """However close the frames are: a path of the prior's size at most, and no error of linear algebra."""
+    found = fit(even(n, precision), np.linspace([1.0, -1.0], [-1.0, 1.0], n), gap * np.arange(n))
+    assert np.abs(found.shifts).max() <= 1.0
+    assert 0 <= found.n_determined < 2 * n
+    assert (np.linalg.eigvalsh(found.covariance) > 0).all()
+
+
 @pytest.mark.parametrize("noise", [0.03, 0.1, 0.3])
 def test_covariance_is_honest(noise: float) -> None:
     """Over many measured paths the squared error is what the covariance says, within a factor of 1.6."""

@@ -63,7 +63,6 @@ def fit_path(
     settled : take these strengths as they are.
     """
     n = len(moments)
-    pinned = fisher + np.trace(fisher) / n**2 + 1e-12
     steps = np.diff(np.eye(n), axis=0)
 
     def posterior(logs: FloatArray) -> tuple[float, FloatArray, FloatArray]:
@@ -71,12 +70,17 @@ def fit_path(
         covariance = _increments(moments, logs) / angstrom**2
         prior = scipy.linalg.cholesky(covariance, lower=True)
         whitened = scipy.linalg.solve_triangular(prior, steps, lower=True)
-        factor = scipy.linalg.cholesky(pinned + whitened.T @ whitened, lower=True)
+        precision = fisher + whitened.T @ whitened
+        # Neither knows the mean. It is held with the stiffness of the rest: a softer hold is lost in rounding where the
+        # measurement says nothing.
+        hold = np.trace(precision) / n**2
+        factor = scipy.linalg.cholesky(precision + hold, lower=True)
         half = scipy.linalg.solve_triangular(factor, pull, lower=True)
         # Both axes: each has its quadratic form, and half of the logarithm of each determinant.
         evidence = (
             0.5 * np.square(half).sum()
             - 2 * np.log(np.diag(factor)).sum()
+            + np.log(hold)
             - 2 * np.log(np.diag(prior)).sum()
             - 0.5 * np.square((logs - _TYPICAL) / _SPREAD).sum()
         )
