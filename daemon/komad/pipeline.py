@@ -17,13 +17,15 @@ from komad.detector import calibrate, detector_warnings, find_outliers, leave_ou
 from komad.errors import MotionError, ParameterError
 from komad.micrograph import (
     correct_frames,
+    fourier_crop,
     group_sums,
+    groups_for_spectrum,
+    output_shape,
     power_spectrum,
     shifts_at_nodes_px,
+    successive_groups,
     weights_of_sums,
 )
-from komad.micrograph.correct import fourier_crop, output_shape
-from komad.micrograph.groups import groups_for_spectrum, successive_groups
 from komad.model import Acquisition, MicrographResult, MotionModel, StackSum
 from komad.motion import estimate_motion
 from komad.optics.exposure import voltage_factor
@@ -215,7 +217,7 @@ def aligned_stack(
         calibration.offset,
         kernels.plan_outliers(outliers_yx, shape),
         shifts_px=shifts_at_nodes_px(motion, shape, magnification=processing.magnification),
-        groups=successive_groups(~np.isnan(motion.shifts_px[:, 0]), group),
+        groups=successive_groups(motion.used, group),
     )
     for picture in pictures:
         yield fourier_crop(picture, processing.bin_factor)

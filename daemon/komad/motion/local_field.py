@@ -2,9 +2,9 @@
 
 The field is a sum of polynomials over the field of view (products of Legendre polynomials up to MAX_ORDER, an exact
 cubic spline up to order 3), each with a path of its own in exposure. Every patch has the likelihood of its aligned sum;
-their gradients and curvatures add up. Each order has a prior of its own strength: local motion relaxes with exposure
-(`path_prior.path_basis`), and how much there is of each order comes from the movie (MacKay's fixed point for the
-variances). An empty patch has no curvature and so no pull; an order that the movie does not show gets no room.
+their gradients and curvatures add up. The prior: local motion relaxes with exposure (`path_prior.path_basis`), high
+orders are smaller than low ones by fixed factors (ORDER_SPREAD), and how much there is of it all comes from the movie
+(MacKay's fixed point for its variance). An empty patch has no curvature and so no pull.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ SMALLEST_PATCH_PX = 32
 SHORTEST_TAPER = 0.1
 """Of a patch, where patches do not overlap."""
 MIN_KNOTS = 4
+"""Groups of frames: either half of them must still make a path that can be held against the other."""
 MAX_ORDER = 5
 N_SPLINES = 7
 """B-splines along each axis that hold the field for others."""

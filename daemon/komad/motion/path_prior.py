@@ -130,6 +130,7 @@ def _matern(x: FloatArray) -> FloatArray:
 LOCAL_FADING_DOSE = 6.0
 """e/Å² after which local motion has half its first speed."""
 LOCAL_CORRELATION = 20.0
+"""e/Å² over which local motion keeps its direction."""
 LOCAL_JUMPS = 0.1
 """Part of the local displacement's variance that is independent from knot to knot."""
 
@@ -138,7 +139,7 @@ def path_basis(knots: FloatArray) -> FloatArray:
     """(n_knots, n_knots - 1): paths of local motion, mean 0, as what it makes of independent numbers of equal variance.
 
     Local motion relaxes: what moves goes on in about the same direction and slows down. Such increments fit better than
-    those of a plain random walk, much better than a bound on the amplitude (docs/benchmarks.md).
+    those of a plain random walk (docs/decisions/0005).
     """
     gaps, middle = np.diff(knots), (knots[1:] + knots[:-1]) / 2
     travelled = gaps / (1 + (middle - knots[0]) / LOCAL_FADING_DOSE)
