@@ -133,7 +133,7 @@ class Output(Section):
     """Write `_PS`, the movie's power spectrum for CTF estimation in RELION."""
     power_spectrum_groups: bool = False
     """Make `_PS` from sums of about 4 e/Å² each, as RELION does, and not from the sum of all frames: motion that was
-    not corrected blurs it less. Takes twice as long as the sums."""
+    not corrected blurs it less. Takes twice as long as the sums. Without a dose it is from the sum of all."""
     thumbnail: bool = True
     """Write a PNG with the motion track."""
     min_free_gb: NonNegative = 5.0

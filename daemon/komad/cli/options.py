@@ -270,7 +270,8 @@ Group = Annotated[
     typer.Option(
         "--group",
         metavar="GLOBAL LOCAL",
-        help="Frames added before they are aligned, for whole frames and for patches; 0: as the exposure allows.",
+        help="Frames added before they are aligned, for whole frames (1 or more) and for patches (0: as the exposure "
+        "allows).",
         show_default="1 0",
         rich_help_panel=MOTION,
     ),
