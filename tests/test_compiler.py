@@ -1,5 +1,6 @@
 """Compiled loops where nothing may be kept on disk."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,19 @@ def test_a_named_cache_is_used(tmp_path: Path) -> None:
     )
     assert done.stdout.strip() == "2", done.stderr
     assert list((tmp_path / "cache").rglob("*.nbi"))
+
+
+def test_other_kernels_have_another_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change in any of their files, also in one that holds constants only, is a version of its own."""
+    shutil.copytree(compiler.KERNELS, tmp_path / "kernels")
+    assert compiler.digest(tmp_path / "kernels") == compiler.digest(compiler.KERNELS)
+    with (tmp_path / "kernels/plan.py").open("a") as file:
+        file.write("# another version")
+    assert compiler.digest(tmp_path / "kernels") != compiler.digest(compiler.KERNELS)
+    monkeypatch.setattr(compiler.config, "CACHE_DIR", str(tmp_path))
+    for _ in range(2):
+        compiler.compiled()(lambda x: x)
+        assert Path(compiler.config.CACHE_DIR) == tmp_path / compiler.digest(compiler.KERNELS)
 
 
 def test_read_only_folders_are_recognised(tmp_path: Path) -> None:

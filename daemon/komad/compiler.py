@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import shutil
 import tempfile
@@ -15,6 +16,9 @@ from numba.core import config as _numba_config
 
 config: Any = _numba_config
 """numba's settings; its attributes are made at run time."""
+
+KERNELS = Path(__file__).parent / "kernels"
+"""Where loops of several files are compiled into one another."""
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
@@ -37,18 +41,36 @@ def compiled(*, fastmath: Collection[str] = (), inline: bool = False) -> Callabl
 
 
 def _find_room() -> None:
-    """Choose where compiled code is kept, where numba itself would give up.
+    """Choose where compiled code is kept.
 
-    It takes NUMBA_CACHE_DIR (the daemon sets it to its state directory), the folder of the code, or the user's cache.
-    A system user without a home, running an installation of root's, has none of these: it compiles into a private
-    folder that goes with the process.
+    In NUMBA_CACHE_DIR (the daemon sets it to its state directory), beside the code, or in the user's cache. A system
+    user without a home, running an installation of root's, has none of these: it compiles into a private folder that
+    goes with the process.
+
+    There, a folder for each version of the kernels. Numba looks for changes only in the file of the loop that is called
+    from Python; loops and constants of other files that are compiled into it would stay those of the version before.
     """
+    version = digest(KERNELS)
+    if Path(config.CACHE_DIR).name != version:
+        config.CACHE_DIR = str((Path(config.CACHE_DIR) if config.CACHE_DIR else _default_place()) / version)
+
+
+def digest(folder: Path) -> str:
+    """Twelve letters that tell the Python sources below a folder from those of any other version."""
+    sources = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        sources.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return sources.hexdigest()[:12]
+
+
+def _default_place() -> Path:
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    if config.CACHE_DIR or _is_writable(Path(__file__).parent) or _is_writable(user_cache):
-        return
+    for place in (Path(__file__).parent / "__pycache__", user_cache / "komad"):
+        if _is_writable(place):
+            return place
     private = tempfile.mkdtemp(prefix="komad-numba-")
     atexit.register(shutil.rmtree, private, ignore_errors=True)
-    config.CACHE_DIR = private
+    return Path(private)
 
 
 def _is_writable(folder: Path) -> bool:
