@@ -129,9 +129,7 @@ def test_thresholds_of_outliers_are_those_of_the_settings() -> None:
     assert found(dead_sigma=20) == [[30, 40]]
 
 
-def test_motion_is_measured_at_the_pixel_size_and_up_to_the_shift_of_the_settings(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_motion_is_measured_at_the_pixel_size_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames are binned to about the alignment pixel size."""
     seen: list[int] = []
 

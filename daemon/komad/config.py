@@ -135,7 +135,7 @@ class Output(Section):
     """Make `_PS` from sums of about 4 e/Å² each, as RELION does, and not from the sum of all frames: motion that was
     not corrected blurs it less. Takes twice as long as the sums. Without a dose it is from the sum of all."""
     thumbnail: bool = True
-    """Write a PNG with the motion track."""
+    """Write a PNG with the tracks of the motion."""
     min_free_gb: NonNegative = 5.0
     """GB. No new job starts below this; it goes on by itself when there is room again."""
 
