@@ -118,7 +118,14 @@ def test_options_and_keys_that_stand_for_those_of_motioncor_exist() -> None:
 def test_no_option_of_process_is_left_out() -> None:
     """Those who read the page have seen all of `komad process`, a few of our own things aside."""
     group: Any = typer.main.get_command(app)
-    ours = {"--help", "--optics-group", "--float16", "--skip-done", "--dose-weighting", "--power-spectrum-groups"}
+    ours = {
+        "--help",
+        "--optics-group",
+        "--float16",
+        "--skip-done",
+        "--dose-weighting",
+        "--power-spectrum-groups",
+    }
     missing = [
         parameter.opts[0]
         for parameter in group.commands["process"].params
