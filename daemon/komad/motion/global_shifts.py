@@ -92,13 +92,18 @@ def refine(
     while rounds < max_rounds:
         rounds += 1
         aligned = kernels.aligned_sum(spectra.values, spectra.ky, spectra.kx, shifts[None])
-        found = statistics(aligned_power(aligned, spectra), spectra)
-        weight = weighting.weight(found, spectra)
+        power = aligned_power(aligned, spectra)
+        found = statistics(power, spectra)
         if weighting.kind == "optimal":
             overlap = kernels.aligned_sum(level, spectra.ky, spectra.kx, shifts[None])
             sums = pattern.Sums(aligned=aligned[0], plain=plain_sum, overlap=overlap[0])
+            # What the pattern adds to |A|² beyond what noise of its power would is no signal.
+            held = (aligned_power(overlap, spectra) - spectra.total_q) / len(shifts)
+            found = statistics(power - ratio * found.noise * held, spectra)
             if rounds <= SETTLING_ROUNDS:
                 ratio = pattern.fit_ratio(sums, found, spectra)
+                found = statistics(power - ratio * found.noise * held, spectra)
+        weight = weighting.weight(found, spectra)
         if ratio > 0:
             pull, static = pattern.pulls(ratio, sums, found, spectra)
             gradient = _gradient(spectra.values, spectra, shifts, pull) - _gradient(

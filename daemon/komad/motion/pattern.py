@@ -57,7 +57,13 @@ def fit_ratio(sums: Sums, found: Statistics, spectra: Spectra) -> float:
     log_likelihoods = [
         scale * float((_gain(r / n, snr, first, n, a2, u2, acu, c2)).sum()) - r / USUAL_RATIO for r in RATIOS
     ]
-    return float(RATIOS[int(np.argmax(log_likelihoods))])
+    best = int(np.argmax(log_likelihoods))
+    if not 1 < best < len(RATIOS) - 1:
+        return float(RATIOS[best])
+    # The vertex of the parabola through the best and its neighbours, which are evenly spaced in the logarithm.
+    before, at, after = log_likelihoods[best - 1 : best + 2]
+    step = 0.5 * (before - after) / (before - 2 * at + after)
+    return float(RATIOS[best] * np.exp(step * np.log(RATIOS[best + 1] / RATIOS[best])))
 
 
 def _gain(

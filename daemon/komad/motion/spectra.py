@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -136,9 +135,8 @@ def transform(
     values = np.empty((len(windows), len(frames), *rings.index.shape), np.complex64)
     total = np.zeros((len(frames), *rings.index.shape), np.float32)
     level = np.zeros(len(windows))
-    adding = Lock()
 
-    def work(item: tuple[int, int]) -> None:
+    def work(item: tuple[int, int]) -> npt.NDArray[np.float32]:
         w, first = item
         some = slice(first, first + step)
         window = frames[(some, *windows[w])]
@@ -151,13 +149,14 @@ def transform(
             spectrum = spectrum / np.maximum(np.abs(spectrum), 1e-30)
         power = np.square(spectrum.real) + np.square(spectrum.imag)
         np.multiply(spectrum, weight[some], out=values[w, some])
-        with adding:
-            total[some] += power
-            level[w] += float(power.sum(axis=0)[fine].sum())
+        return np.asarray(power, np.float32)
 
     step = max(1, PIXELS_AT_A_TIME // taper.size)
     items = [(w, first) for w in range(len(windows)) for first in range(0, len(frames), step)]
-    list(thread_pool().map(work, items))
+    # Added in order, not as they come: the same frames give the same numbers.
+    for (w, first), power in zip(items, thread_pool().map(work, items), strict=True):
+        total[first : first + step] += power
+        level[w] += float(power.sum(axis=0)[fine].sum())
     return Spectra(
         values=values,
         power=np.stack([rings.mean(frame) for frame in total]) / len(windows),
