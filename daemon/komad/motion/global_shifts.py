@@ -30,6 +30,10 @@ COARSE_LENGTH = 256
 COARSE_ROUNDS = 4
 SETTLED_PEAK = 0.25
 """Coarse pixels: the search ends early when no peak moves by more."""
+LATTICE_PEAK, LATTICE_GAIN = 0.6, 0.8
+"""Parts of the highest peak, and of the gain in log L: what comes so close may be a crystal one unit cell off. Peaks
+are compared on the grid, where a sharp one between two pixels loses a third."""
+LATTICE_ROUNDS = 8
 FIRST_B_FACTOR_ANGSTROM2 = 1500.0
 """Weight exp(-B k² / 4) of the first correlation, when signal and noise are not known yet."""
 LARGEST_STEP = 0.5
@@ -191,9 +195,37 @@ def search(spectra: Spectra, *, small_pixel: float, max_shift: float) -> FloatAr
     ends = [_climb(coarse, start, weight, window) for start in starts]
     likelihoods = [_fit(coarse, shifts)[1] for shifts in (still, *ends)]
     best = int(np.argmax(likelihoods[1:]))
-    if likelihoods[1 + best] - likelihoods[0] < n_frames * (np.log(window.sum()) + 1):
+    gain = likelihoods[1 + best] - likelihoods[0]
+    if gain < n_frames * (np.log(window.sum()) + 1):
         return still
-    return ends[best] * scale
+    shifts = ends[best]
+    for _ in range(LATTICE_ROUNDS):
+        together = _keep_together(coarse, shifts, window)
+        if together is None or np.abs(together - shifts).max() < SETTLED_PEAK:
+            break
+        if _fit(coarse, together)[1] - likelihoods[0] < LATTICE_GAIN * gain:
+            break
+        shifts = together
+    return shifts * scale
+
+
+def _keep_together(spectra: Spectra, shifts: FloatArray, window: npt.NDArray[np.bool_]) -> FloatArray | None:
+    """The shortest path through peaks that are nearly as high as those at `shifts`; None where there are no others.
+
+    A crystal fits one unit cell off as well: frame by frame, from the middle one, the peak counts that is nearest to
+    the frame beside it.
+    """
+    aligned = kernels.aligned_sum(spectra.values, spectra.ky, spectra.kx, shifts[None])[0]
+    weight = on_rings(_fit(spectra, shifts)[0].weight(spectra)[0], spectra)
+    others = partial(_peaks, spectra, aligned, weight, window)
+    peaks = list(thread_pool().map(others, range(len(shifts)), shifts))
+    if all(len(of_frame) == 1 for of_frame in peaks):
+        return None
+    path, middle = shifts.copy(), len(shifts) // 2
+    for t in (*range(middle + 1, len(shifts)), *range(middle - 1, -1, -1)):
+        beside = path[t - 1] if t > middle else path[t + 1]
+        path[t] = peaks[t][np.argmin(np.square(peaks[t] - beside).sum(axis=1))]
+    return path - path.mean(axis=0)
 
 
 def _even_drift(spectra: Spectra, weight: FloatArray, window: npt.NDArray[np.bool_]) -> FloatArray:
@@ -237,11 +269,40 @@ def _peak(
     origin: bool,
 ) -> FloatArray:
     """Shift of frame `t` at the highest correlation with the other frames, to a fraction of a pixel."""
+    return _highest(_with_others(spectra, aligned, t, shift) * weight, spectra, window, origin=origin)
+
+
+def _peaks(
+    spectra: Spectra,
+    aligned: Picture,
+    weight: npt.NDArray[np.float32],
+    window: npt.NDArray[np.bool_],
+    t: int,
+    shift: FloatArray,
+) -> FloatArray:
+    """(n, 2) shifts of frame `t` at all peaks that are nearly as high as the highest."""
+    cross_spectrum = _with_others(spectra, aligned, t, shift) * weight
+    correlation = scipy.fft.irfft2(cross_spectrum, s=spectra.shape)
+    ny, nx = correlation.shape
+    highest = correlation[window].max()
+    places = np.argwhere(window & (correlation >= min(LATTICE_PEAK * highest, highest)))
+    around = np.array([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
+    near = correlation[tuple(((places[:, None] + around) % (ny, nx)).transpose(2, 0, 1))]
+    is_top = near[:, 4] >= near.max(axis=1)
+    is_top[np.argmax(near[:, 4])] = True  # at the rim of the window there may be none
+    tops = places[is_top]
+    return np.array(
+        [(_vertex(correlation[:, x], int(y)), _vertex(correlation[y, :], int(x))) for y, x in tops]
+    )
+
+
+def _with_others(spectra: Spectra, aligned: Picture, t: int, shift: FloatArray) -> Picture:
+    """Cross spectrum of frame `t`, which stands at `shift` in the aligned sum, and the other frames."""
     frame = spectra.values[0, t]
     wave = np.exp(-2j * np.pi * (spectra.ky[:, None] * shift[0] + spectra.kx[None, :] * shift[1])).astype(
         np.complex64
     )
-    return _highest((aligned - frame * wave) * frame.conj() * weight, spectra, window, origin=origin)
+    return np.asarray((aligned - frame * wave) * frame.conj())
 
 
 def _highest(
