@@ -129,7 +129,9 @@ def drift_slope(ratio: float, drift: float, seed: int) -> float:
     return float(np.vdot(found.shifts, shifts) / np.vdot(shifts, shifts))
 
 
-@pytest.mark.parametrize(("ratio", "drift"), [(0.0, 3.0), (0.05, 3.0), (0.3, 3.0), (0.3, 6.0), (1.0, 3.0), (1.0, 6.0)])
+@pytest.mark.parametrize(
+    ("ratio", "drift"), [(0.0, 3.0), (0.05, 3.0), (0.3, 3.0), (0.3, 6.0), (1.0, 3.0), (1.0, 6.0)]
+)
 def test_a_drift_is_not_held_by_the_pattern(ratio: float, drift: float) -> None:
     """The mean over movies of measured over true drift is within 5 % of one."""
     assert np.mean([drift_slope(ratio, drift, seed) for seed in range(3)]) == pytest.approx(1, abs=0.05)

@@ -12,6 +12,7 @@ from komad.config import Processing
 from komad.errors import MotionError, ParameterError
 from komad.model.motion import MotionKind, MotionModel, SplineField, time_basis
 from komad.motion import global_shifts, local_field
+from komad.motion.field_of_view import keep_lit
 from komad.motion.global_shifts import HIGHEST_BAND, Alignment
 from komad.motion.local_field import Layout, LocalFit
 from komad.motion.spectra import (
@@ -142,7 +143,7 @@ def estimate_motion(
         )
     moments = _moments(exposure, len(used))
     movie = _Movie(
-        frames=small,
+        frames=keep_lit(small),
         moments=moments[used],
         exposure=exposure[used] if exposure is not None and processing.dose_weighting else None,
         voltage_kv=voltage_kv,
