@@ -182,7 +182,7 @@ class Processing(Section):
     """Rounds of the refinement at most."""
     tolerance_px: Annotated[float, Field(gt=0, le=1)] = 0.005
     """The refinement ends when no frame moves by more than this; pixels of the movie as read."""
-    alignment_pixel_size_angstrom: Annotated[float, Field(ge=0.5, le=16)] = 4.0
+    alignment_pixel_size_angstrom: Annotated[float, Field(ge=0.5, le=16)] = 5.0
     """Motion is measured on frames binned to about this pixel size."""
     max_shift_angstrom: Positive = 200.0
     """Largest motion between any two frames that is searched for."""

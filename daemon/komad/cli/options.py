@@ -321,7 +321,7 @@ AlignmentPixelSize = Annotated[
         "--alignment-pixel-size",
         metavar="Å",
         help="Motion is measured on frames binned to about this.",
-        show_default="4",
+        show_default="5",
         rich_help_panel=MOTION,
     ),
 ]

@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from komad.arrays import thread_pool
 from komad.detector.calibration import Calibration
 
 SAMPLE_STRIDE = 7
-"""Every 7th pixel is enough to know the distribution, and does not fall in step with rows of any camera."""
+SMALL_PICTURE = 2**19
+"""Pixels. Of larger pictures every 7th row is enough to know the distribution."""
+BAND_ROWS = 256
+"""Looked at together: what is computed of them stays in the cache."""
 NEGATIVE_FRACTION = 0.01
 """More negative pixels than these, and the values are no counts."""
 
@@ -35,11 +39,8 @@ def find_outliers(
     -------
     (n, 2) int32 as (y, x), sorted by row. Pixels whose gain is zero, negative or not a number are outliers.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a number is an outlier
-        corrected = total.astype(np.float32)
-        corrected *= calibration.gain
-        corrected += np.float32(n_frames) * calibration.offset
-    sample = corrected.ravel()[::SAMPLE_STRIDE]
+    stride = SAMPLE_STRIDE if total.size > SMALL_PICTURE else 1
+    sample = _corrected(total, calibration, n_frames, np.s_[::stride]).ravel()
     sample = sample[np.isfinite(sample)]
     if not len(sample):
         sample = np.zeros(1, np.float32)
@@ -53,13 +54,30 @@ def find_outliers(
     if are_counts:
         # Carried back, which is cheaper than to transform every pixel; no count lies below what zero becomes.
         dead, hot = _counts(dead) if dead > _stabilised(np.zeros(1))[0] else -np.inf, _counts(hot)
-    # Written so that a value that is not a number counts as bad.
-    with np.errstate(over="ignore"):
-        good = (corrected < np.float32(hot)) & (corrected > np.float32(dead))
-    good &= calibration.gain > 0
-    if defects is not None:
-        good &= ~defects
-    return np.argwhere(~good).astype(np.int32)
+
+    def bad_in(y0: int) -> npt.NDArray[np.intp]:
+        rows = np.s_[y0 : y0 + BAND_ROWS]
+        corrected = _corrected(total, calibration, n_frames, rows)
+        # Written so that a value that is not a number counts as bad.
+        with np.errstate(over="ignore"):
+            good = (corrected < np.float32(hot)) & (corrected > np.float32(dead))
+        good &= calibration.gain[rows] > 0
+        if defects is not None:
+            good &= ~defects[rows]
+        return np.argwhere(~good) + np.array([y0, 0], np.intp)
+
+    return np.concatenate(list(thread_pool().map(bad_in, range(0, len(total), BAND_ROWS)))).astype(np.int32)
+
+
+def _corrected(
+    total: npt.NDArray[Any], calibration: Calibration, n_frames: int, rows: Any
+) -> npt.NDArray[np.float32]:
+    """Some rows of the gain-corrected sum."""
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a number is an outlier
+        corrected = total[rows].astype(np.float32)
+        corrected *= calibration.gain[rows]
+        corrected += np.float32(n_frames) * calibration.offset[rows]
+    return corrected
 
 
 def _stabilised(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:

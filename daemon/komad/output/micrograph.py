@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,7 +112,12 @@ def write_micrograph(
 
     # These in any order; what says that a movie is complete comes after them.
     with ThreadPoolExecutor(WRITERS, "komad-files") as writers:
-        written = [
+        # The picture for people takes longest, so it begins first.
+        thumbnails = ["thumbnail"] if "thumbnail" in kinds else []
+        written: list[Future[object]] = [
+            writers.submit(_write_thumbnail, paths[kind], result, movie) for kind in thumbnails
+        ]
+        written += [
             writers.submit(
                 images.write_mrc,
                 paths[kind],
@@ -122,8 +127,6 @@ def write_micrograph(
             )
             for kind, picture in pictures.items()
         ]
-        if "thumbnail" in kinds:
-            written.append(writers.submit(_write_thumbnail, paths["thumbnail"], result, movie))
     for future in written:
         future.result()
     files = {kind: paths[kind].name for kind in kinds}
