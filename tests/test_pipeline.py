@@ -130,7 +130,7 @@ def test_thresholds_of_outliers_are_those_of_the_settings() -> None:
 
 
 def test_motion_is_measured_at_the_pixel_size_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames are binned to about the alignment pixel size."""
+    """Frames are binned to about the alignment pixel size, small ones less."""
     seen: list[int] = []
 
     def spy(small, **given) -> MotionModel:  # type: ignore[no-untyped-def]
@@ -138,10 +138,11 @@ def test_motion_is_measured_at_the_pixel_size_of_the_settings(monkeypatch: pytes
         return estimate_motion(small, **given)
 
     monkeypatch.setattr(pipeline, "estimate_motion", spy)
-    movie = toy_movie(n_frames=4)
-    correct(movie.frames)
-    correct(movie.frames, alignment_pixel_size_angstrom=2.0)
-    assert seen == [4, 2]
+    frames = np.random.default_rng(2).poisson(1, (2, 1024, 1024)).astype(np.uint8)
+    correct(frames)
+    correct(frames, alignment_pixel_size_angstrom=2.0)
+    correct(frames[:, :512])
+    assert seen == [5, 2, 2]
 
 
 def test_no_spectrum_when_none_is_wanted() -> None:
@@ -422,9 +423,9 @@ def test_one_group_of_all_frames_is_said() -> None:
 
 def test_patches_that_cannot_be_laid_are_said() -> None:
     """A number of patches that somebody asked for, and that is not done, is no secret."""
-    result = correct(toy_movie(n_frames=8).frames, n_patches=(9, 9))
+    result = correct(toy_movie(n_frames=8).frames, n_patches=(20, 20))
     assert [warning for warning in result.warnings if "n_patches" in warning] == [
-        "n_patches 9 x 9 was not done: the field is too small for patches"
+        "n_patches 20 x 20 was not done: the field is too small for patches"
     ]
 
 

@@ -32,7 +32,7 @@ from komad.optics.exposure import voltage_factor
 
 FloatArray = npt.NDArray[np.float32]
 
-SMALLEST_LENGTH = 128
+SMALLEST_LENGTH = 192
 """Pixels. Small frames are not binned below this, whatever the alignment pixel size."""
 
 
