@@ -66,7 +66,12 @@ class Spectra:
 
     def part(self, frames: npt.NDArray[np.intp]) -> Spectra:
         """Some of the frames only."""
-        return replace(self, values=self.values[:, frames], power=self.power[frames], q=self.q[frames])
+        return replace(
+            self,
+            values=np.ascontiguousarray(self.values[:, frames]),
+            power=self.power[frames],
+            q=self.q[frames],
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

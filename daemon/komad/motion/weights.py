@@ -60,7 +60,7 @@ def on_rings(values: FloatArray, spectra: Spectra) -> npt.NDArray[np.float32]:
     """(..., my, mx) value of each coefficient's ring, zero where it takes no part."""
     # Ring -1 takes the zero that is put last.
     last = np.zeros((*values.shape[:-1], 1))
-    return np.concatenate([values, last], axis=-1).astype(np.float32)[..., spectra.ring]
+    return np.take(np.concatenate([values, last], axis=-1).astype(np.float32), spectra.ring, axis=-1)
 
 
 def log_likelihood(power_of_sum: FloatArray, found: Statistics, spectra: Spectra) -> float:

@@ -16,6 +16,7 @@ _BAND_ROWS = 128
 
 def aligned_sum(values: Any, ky: Any, kx: Any, shifts: Any) -> npt.NDArray[np.complex64]:
     """See `komad.kernels.aligned_sum`."""
+    values = np.ascontiguousarray(values)
     n_windows, _, my, mx = values.shape
     total = np.empty((n_windows, my, mx), np.complex64)
 
@@ -30,6 +31,7 @@ def aligned_sum(values: Any, ky: Any, kx: Any, shifts: Any) -> npt.NDArray[np.co
 
 def alignment_gradient(values: Any, ky: Any, kx: Any, shifts: Any, pull: Any) -> npt.NDArray[np.float64]:
     """See `komad.kernels.alignment_gradient`."""
+    values, pull = np.ascontiguousarray(values), np.ascontiguousarray(pull)
     n_windows, n_frames, my, _ = values.shape
 
     def work(item: tuple[int, int, int]) -> Any:
@@ -52,9 +54,14 @@ def _bands(n_windows: int, my: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _waves(ky: Any, kx: Any, shifts: Any) -> tuple[Any, Any]:
-    """The separable factors of exp(-2 pi i k . shift): (n_frames, my) and (n_frames, mx) complex64."""
+    """The separable factors of exp(-2 pi i k . shift): (n_frames, my) and (n_frames, mx) complex64.
+
+    All arrays are handed to the loops row by row: for another order in memory they would be compiled a second time.
+    """
     return tuple(
-        np.exp(-2j * np.pi * shifts[:, axis, None] * k[None, :].astype(np.float64)).astype(np.complex64)
+        np.ascontiguousarray(
+            np.exp(-2j * np.pi * shifts[:, axis, None] * k[None, :].astype(np.float64)), np.complex64
+        )
         for axis, k in enumerate((ky, kx))
     )
 
