@@ -58,12 +58,11 @@ def _waves(ky: Any, kx: Any, shifts: Any) -> tuple[Any, Any]:
 
     All arrays are handed to the loops row by row: for another order in memory they would be compiled a second time.
     """
-    return tuple(
-        np.ascontiguousarray(
-            np.exp(-2j * np.pi * shifts[:, axis, None] * k[None, :].astype(np.float64)), np.complex64
-        )
-        for axis, k in enumerate((ky, kx))
+    turns = (
+        np.exp(-2j * np.pi * shifts[:, axis, None] * k.astype(np.float64)) for axis, k in enumerate((ky, kx))
     )
+    wave_y, wave_x = (np.ascontiguousarray(turn, np.complex64) for turn in turns)
+    return wave_y, wave_x
 
 
 @jit
