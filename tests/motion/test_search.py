@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from komad.config import Processing
+from komad.motion import estimate_motion
 from komad.motion.global_shifts import _highest, _window, search
 from komad.motion.spectra import Rings, make_rings
 from tests.motion.synthetic import draw, falling_q, grid
@@ -89,3 +91,24 @@ def test_the_top_of_a_peak_lies_between_pixels() -> None:
     peak = {(6, 3): 4.0, (5, 3): 3.0, (7, 3): 1.0, (6, 2): 2.0, (6, 4): 3.0, (15, 15): 9.0}
     found = _highest(correlated(peak), spectra, _window((32, 32), 10.0), origin=False)
     np.testing.assert_allclose(found, [6 - 0.25, 3 + 1 / 6], atol=1e-4)
+
+
+@pytest.mark.parametrize(("n_frames", "length"), [(300, 96), (12, 258)], ids=["many frames", "cut to 256"])
+def test_the_search_sees_every_row_it_needs(n_frames: int, length: int) -> None:
+    """Neither many frames nor a length that is cut for the transform leaves the search rows of the spectrum short."""
+    base = np.random.default_rng(3).poisson(4.0, (length + 80, length + 80)).astype(np.float32)
+    y = np.round(np.linspace(0, 60, n_frames)).astype(int)
+    x = np.round(np.linspace(40, 10, n_frames)).astype(int)
+    small = np.stack([base[10 + b : 10 + b + length, a : a + length] for b, a in zip(y, x, strict=True)])
+    motion = estimate_motion(
+        small,
+        used=np.ones(n_frames, bool),
+        shape=(length, length),
+        binning=1,
+        pixel_size_angstrom=4.0,
+        exposure=None,
+        voltage_kv=None,
+        processing=Processing(local_motion=False, max_shift_angstrom=400),
+    )
+    true = np.stack([y - y[0], x - x[0]], axis=1)
+    np.testing.assert_allclose(motion.shifts_px, true, atol=0.5)

@@ -240,10 +240,7 @@ def _align_whole(
         frames = _sums(movie.frames, groups)
     else:
         frames = _moved(movie, _local_shifts(movie, patches, local.paths), groups)
-    band = HIGHEST_BAND if max(frames.shape) <= global_shifts.COARSE_LENGTH else FIRST_BAND
-    if before is not None:
-        band = before.band
-    spectra, plain = _whole_spectra(movie, frames, groups, band)
+    spectra, plain = _whole_spectra(movie, frames, groups, None if before is None else before.band)
     moments = np.array([movie.moments[group].mean() for group in groups])
     if before is None:
         max_shift = processing.max_shift_angstrom / movie.small_pixel
@@ -264,10 +261,13 @@ def _align_whole(
 
 
 def _whole_spectra(
-    movie: _Movie, frames: Frames, groups: list[npt.NDArray[np.intp]], band: float
+    movie: _Movie, frames: Frames, groups: list[npt.NDArray[np.intp]], band: float | None
 ) -> tuple[Spectra, npt.NDArray[np.complex64]]:
-    """Spectra of whole frames, and of their plain sum."""
+    """Spectra of whole frames, and of their plain sum; without a `band`, up to what the first look needs."""
     ny, nx = (fast_even_length_below(length) for length in frames.shape[1:])
+    if band is None:
+        # The search takes frames that are no longer than its grid as they are, with all rows.
+        band = HIGHEST_BAND if max(ny, nx) <= global_shifts.COARSE_LENGTH else FIRST_BAND
     taper = (_ramp(ny)[:, None] * _ramp(nx)[None, :]).astype(np.float32)
     energy = np.square(taper, dtype=np.float64)
     rings = movie.rings((ny, nx), WHOLE_RINGS, WHOLE_PERIODS, band)
