@@ -8,13 +8,13 @@ import pytest
 from komad import pipeline
 from komad.config import Processing
 from komad.errors import MotionError, ParameterError
-from komad.model import Acquisition, MicrographResult, MotionModel
+from komad.model import Acquisition, MicrographResult, MotionModel, outliers_at
 from komad.motion import estimate_motion
 from komad.pipeline import aligned_stack, correct_movie, sum_stack
 from tests.toy import rms_error, toy_movie
 
 ACQUISITION = Acquisition(pixel_size_angstrom=1.0, voltage_kv=300, dose_per_frame=1.2)
-NO_OUTLIERS = np.zeros((0, 2), np.int32)
+NO_OUTLIERS = outliers_at([])
 
 
 def correct(
@@ -25,7 +25,7 @@ def correct(
         frames,
         gain=gain,
         dark=None,
-        outliers_yx=outliers,
+        outliers=outliers,
         acquisition=acquisition,
         processing=Processing(**settings),
         even_odd=True,
@@ -105,9 +105,9 @@ def test_hot_pixels_are_found_and_replaced() -> None:
     frames = toy_movie(n_frames=8, seed=15).frames.copy()
     frames[:, 100, 200] = 200
     stack = sum_stack(frames, gain=None, dark=None, defects=None, processing=Processing())
-    assert stack.outliers_yx.tolist() == [[100, 200]]
+    assert stack.outliers.yx.tolist() == [[100, 200]]
     assert stack.total.dtype == np.uint16
-    result = correct(frames, outliers=stack.outliers_yx)
+    result = correct(frames, outliers=stack.outliers)
     assert result.sum_unweighted.max() < 100
     assert result.n_outliers == 1
 
@@ -122,7 +122,7 @@ def test_thresholds_of_outliers_are_those_of_the_settings() -> None:
     def found(**settings: float) -> list[list[int]]:
         processing = Processing(**settings)
         stack = sum_stack(frames, gain=None, dark=None, defects=None, processing=processing)
-        return stack.outliers_yx.tolist()
+        return stack.outliers.yx.tolist()
 
     assert found() == [[30, 40], [50, 60]]
     assert found(hot_sigma=20) == [[50, 60]]
@@ -152,7 +152,7 @@ def test_no_spectrum_when_none_is_wanted() -> None:
         movie.frames,
         gain=None,
         dark=None,
-        outliers_yx=NO_OUTLIERS,
+        outliers=NO_OUTLIERS,
         acquisition=ACQUISITION,
         processing=Processing(),
         even_odd=False,
@@ -173,8 +173,8 @@ def test_binning_halves_the_picture_and_doubles_the_pixel() -> None:
 def test_inputs_are_never_changed() -> None:
     """Read-only frames, gain and outliers go through all stages."""
     frames, gain = toy_movie(n_frames=5).frames, np.ones((512, 512), np.float32)
-    outliers = np.array([[5, 5]], np.int32)
-    for array in (frames, gain, outliers):
+    outliers = outliers_at([[5, 5]])
+    for array in (frames, gain, outliers.yx, outliers.keep, outliers.frame):
         array.setflags(write=False)
     assert np.isfinite(correct(frames, gain=gain, outliers=outliers).sum_unweighted).all()
 
@@ -193,7 +193,7 @@ def test_a_pixel_that_is_no_number_reaches_no_picture() -> None:
     frames, gain = movie.frames.astype(np.float32), np.ones((512, 512), np.float32)
     frames[3, 100, 200], gain[40, 50] = np.nan, np.inf
     stack = sum_stack(frames, gain=gain, dark=None, defects=None, processing=Processing())
-    result = correct(frames, gain=gain, outliers=stack.outliers_yx)
+    result = correct(frames, gain=gain, outliers=stack.outliers)
     assert result.n_outliers == 2
     assert rms_error(result.motion.shifts_px, movie.shifts_px) < 0.1
     for picture in (result.sum_unweighted, result.sum_dose_weighted, result.sum_even, result.power_spectrum):
@@ -268,7 +268,7 @@ def test_pixels_of_the_gain_that_are_no_number_are_counted() -> None:
     gain = np.ones((512, 512), np.float32)
     gain[10:12, 20] = np.nan
     stack = sum_stack(movie.frames, gain=gain, dark=None, defects=None, processing=Processing())
-    result = correct(movie.frames, gain=gain, outliers=stack.outliers_yx)
+    result = correct(movie.frames, gain=gain, outliers=stack.outliers)
     assert any("2 pixels of the gain" in warning for warning in result.warnings)
     assert np.isfinite(result.sum_unweighted).all()
 
@@ -318,7 +318,7 @@ def test_the_aligned_stack_adds_up_to_the_sum() -> None:
             movie.frames,
             gain=None,
             dark=None,
-            outliers_yx=NO_OUTLIERS,
+            outliers=NO_OUTLIERS,
             motion=result.motion,
             processing=processing,
             group=4,
@@ -338,7 +338,7 @@ def test_the_aligned_stack_is_binned() -> None:
         frames,
         gain=None,
         dark=None,
-        outliers_yx=NO_OUTLIERS,
+        outliers=NO_OUTLIERS,
         motion=result.motion,
         processing=Processing(bin_factor=2),
         group=1,
@@ -381,7 +381,7 @@ def test_values_that_are_no_picture_of_electrons_are_refused(scale: float) -> No
     frames = (toy_movie(n_frames=6, length=256).frames * np.float64(scale)).astype(np.float32)
     stack = sum_stack(frames, gain=None, dark=None, defects=None, processing=Processing())
     with pytest.raises(MotionError, match="no picture"):
-        correct(frames, outliers=stack.outliers_yx)
+        correct(frames, outliers=stack.outliers)
 
 
 @pytest.mark.parametrize("weight", ["optimal", "b_factor", "phase_only"])

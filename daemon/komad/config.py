@@ -42,6 +42,8 @@ class AcquisitionSettings(Section):
     """e/Å² of each frame, where they differ; as many as the movie has frames. Used instead of dose_per_frame."""
     pre_exposure: NonNegative = 0.0
     """e/Å² on the specimen before the first frame."""
+    frame_time_s: Positive | None = None
+    """Exposure time of a frame, s: needed only where the gain's gamma depends on the dose rate."""
     optics_group: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] = "opticsGroup1"
     """Name in RELION's optics table; letters, digits and hyphens."""
 
@@ -151,10 +153,23 @@ class Processing(Section):
     """Frames left out at the end."""
     dose_weighting: bool = True
     """Weight frames by remaining signal (Grant & Grigorieff 2015). Needs pixel size, voltage and dose per frame."""
-    hot_sigma: Positive = 6.0
-    """Pixels above the mean of the stack sum by this many standard deviations are replaced."""
-    dead_sigma: Positive = 6.0
-    """Pixels below the mean of the stack sum by this many standard deviations are replaced."""
+    hot_sigma: Positive | None = None
+    """Pixels of the stack sum above its mean by this many standard deviations are replaced; left out: where the tail
+    of its histogram leaves what counting explains, found for each movie."""
+    dead_sigma: Positive | None = None
+    """The same below the mean."""
+    xray_sigma: NonNegative = 12.0
+    """A pixel of a single frame that lies this many standard deviations above what its other frames let expect is
+    replaced in that frame; 0 replaces none."""
+    outlier_fill: Literal["mean", "draw"] = "mean"
+    """What stands in for an outlier. mean: its neighbours, weighted by the detector's point spread; draw: one good
+    neighbour, another one in each frame, which keeps the statistics of the noise (as MotionCor2 does)."""
+    gain_gamma: (
+        Annotated[float, Field(gt=0, le=4)] | tuple[float, float, float, float] | Literal["off", "k2"]
+    ) = "off"
+    """The gain reference is raised to this power. k2: by the dose rate, as published for the K2 Summit; four numbers
+    a1, b1, a2, a3: a1 r^b1 + a2 r + a3 at a dose rate of r e/px/s, as `komad gain gamma` fits them. A power that
+    depends on the dose rate needs acquisition.frame_time_s."""
     sum_range: tuple[NonNegative, Positive] | None = None
     """e/Å² (from, to): write `_DWS`, the dose-weighted sum of the frames whose exposure lies within."""
     magnification: tuple[Positive, Positive, float] | None = None
@@ -219,6 +234,30 @@ class Processing(Section):
         return self
 
 
+class Koma(Section):
+    """The detector's own pattern, from neighbouring movies: the knock-out moving average (McLeod et al. 2017)."""
+
+    mode: Literal["trailing", "centred", "off"] = "trailing"
+    """trailing: from earlier movies, without waiting; centred: from as many later ones too, which are waited for; off:
+    the pattern is measured for `komad status`, but not taken off."""
+    radius: Annotated[int, Field(ge=1, le=50)] = 12
+    """Movies on either side; twice as many stack sums are averaged, the movie's own never."""
+    method: Literal["subtract", "divide"] = "subtract"
+    """How the pattern is taken off. divide: as an error of the gain; the same where contrast is low."""
+    max_wait_s: Annotated[float, Field(ge=0, le=86400)] = 600.0
+    """A movie is processed with what there is when it has waited this long for its neighbours."""
+
+
+class GainCheck(Section):
+    """Whether the gain reference lies the right way: tried in all eight ways on the first movies of a session."""
+
+    action: Literal["warn", "hold", "off"] = "warn"
+    """What happens when another way is clearly better. warn: log and status say so; hold: no job is started until a
+    person has decided (`komad gain accept`). The reference is never turned by itself."""
+    n_movies: Annotated[int, Field(ge=2, le=50)] = 6
+    """Stack sums that are looked at, at the start and after every change of the reference or the camera mode."""
+
+
 class Archive(Section):
     """The lossless copy of each movie."""
 
@@ -250,8 +289,6 @@ class Queue(Section):
     """A worker that shows no new beat for this long loses its jobs."""
     job_timeout_s: Annotated[float, Field(ge=10)] = 900.0
     """A worker stops beating when one job takes longer than this."""
-    keep_stack_sums: Annotated[int, Field(ge=0)] = 100
-    """Stack sums kept in the state directory, the newest; older ones can be made again from the archives."""
 
 
 class Log(Section):
@@ -281,6 +318,8 @@ class Settings(BaseSettings):
     watching: Watching = Watching()
     output: Output = Output()
     processing: Processing = Processing()
+    koma: Koma = Koma()
+    gain_check: GainCheck = GainCheck()
     archive: Archive = Archive()
     workers: Workers = Workers()
     queue: Queue = Queue()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from komad import kernels
 from komad.arrays import Array
 from komad.config import Processing
-from komad.detector import calibrate, detector_warnings, find_outliers, leave_out_unlit
+from komad.detector import calibrate, detector_warnings, find_outliers, leave_out_unlit, stack_facts
 from komad.errors import MotionError, ParameterError
 from komad.micrograph import (
     correct_frames,
@@ -26,7 +26,7 @@ from komad.micrograph import (
     successive_groups,
     weights_of_sums,
 )
-from komad.model import Acquisition, MicrographResult, MotionModel, StackSum
+from komad.model import Acquisition, MicrographResult, MotionModel, OutlierPixels, StackSum
 from komad.motion import estimate_motion
 from komad.optics.exposure import voltage_factor
 
@@ -61,7 +61,12 @@ def sum_stack(
         hot_sigma=processing.hot_sigma,
         dead_sigma=processing.dead_sigma,
     )
-    return StackSum(total=_smallest_type(total), frame_means=frame_means, outliers_yx=outliers)
+    return StackSum(
+        total=_smallest_type(total),
+        frame_means=frame_means,
+        outliers=outliers,
+        facts=stack_facts(total, calibration, outliers, n_frames=len(frames)),
+    )
 
 
 def _smallest_type(total: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -79,7 +84,7 @@ def correct_movie(
     *,
     gain: FloatArray | None,
     dark: FloatArray | None,
-    outliers_yx: npt.NDArray[np.int32],  # (n, 2)
+    outliers: OutlierPixels,
     acquisition: Acquisition,
     processing: Processing,
     even_odd: bool,
@@ -119,11 +124,11 @@ def correct_movie(
     used = _used_frames(len(frames), processing)
     with stage("references"):
         calibration = calibrate(shape, gain=gain, dark=dark)
-        outliers = kernels.plan_outliers(outliers_yx, shape)
+        replaced = kernels.plan_outliers(outliers, shape)
     with stage("reduce"):
         factor = _binning(shape, pixel_size, processing.alignment_pixel_size_angstrom)
         small = kernels.reduce(
-            frames[_range(used)], calibration.gain, calibration.offset, outliers, factor=factor
+            frames[_range(used)], calibration.gain, calibration.offset, replaced, factor=factor
         )
         small, used, unlit = leave_out_unlit(small, used)
         mean = float(small.mean(dtype=np.float64)) / factor**2
@@ -154,7 +159,7 @@ def correct_movie(
             frames,
             calibration.gain,
             calibration.offset,
-            outliers,
+            replaced,
             shifts_px=shifts,
             used=used,
             weights=weights,
@@ -170,7 +175,7 @@ def correct_movie(
             if power_spectrum_groups and exposure is not None:
                 groups = groups_for_spectrum(used, exposure)
                 pictures = group_sums(
-                    frames, calibration.gain, calibration.offset, outliers, shifts_px=shifts, groups=groups
+                    frames, calibration.gain, calibration.offset, replaced, shifts_px=shifts, groups=groups
                 )
             spectrum, spectrum_pixel = power_spectrum(pictures, pixel_size_angstrom=pixel_size)
     return MicrographResult(
@@ -185,11 +190,11 @@ def correct_movie(
         power_spectrum_pixel_size_angstrom=spectrum_pixel,
         pixel_size_angstrom=pixel_size * (shape[1] / output_shape(shape, processing.bin_factor)[1]),
         motion=motion,
-        n_outliers=len(outliers_yx),
+        n_outliers=len(outliers),
         mean_e_per_px_frame=mean,
         timings_s=timings,
         warnings=(
-            *detector_warnings(frames, calibration, n_outliers=len(outliers_yx), unlit=unlit),
+            *detector_warnings(frames, calibration, n_outliers=len(outliers), unlit=unlit),
             *_warnings(motion, int(used.sum()), processing, dose_range is not None),
         ),
     )
@@ -200,7 +205,7 @@ def aligned_stack(
     *,
     gain: FloatArray | None,
     dark: FloatArray | None,
-    outliers_yx: npt.NDArray[np.int32],  # (n, 2)
+    outliers: OutlierPixels,
     motion: MotionModel,
     processing: Processing,
     group: int,
@@ -215,7 +220,7 @@ def aligned_stack(
         frames,
         calibration.gain,
         calibration.offset,
-        kernels.plan_outliers(outliers_yx, shape),
+        kernels.plan_outliers(outliers, shape),
         shifts_px=shifts_at_nodes_px(motion, shape, magnification=processing.magnification),
         groups=successive_groups(motion.used, group),
     )

@@ -65,7 +65,7 @@ def oracle_sum(frames: npt.NDArray[np.uint8], gain: Picture, spec: MovieSpec, tr
         frames,
         calibration.gain,
         calibration.offset,
-        kernels.plan_outliers(stack.outliers_yx, spec.shape),
+        kernels.plan_outliers(stack.outliers, spec.shape),
         shifts_px=-since_first(truth, *kernels.node_positions(spec.shape)).astype(np.float32),
         used=np.ones(spec.n_frames, bool),
         weights=factorise(dose_weights(left), frequency),

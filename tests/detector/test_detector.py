@@ -19,7 +19,7 @@ def outliers(total, gain=None, n_frames=40, defects=None):  # type: ignore[no-un
         hot_sigma=6,
         dead_sigma=6,
     )
-    return {tuple(spot) for spot in found.tolist()}
+    return {tuple(spot) for spot in found.yx.tolist()}
 
 
 def test_dark_then_gain() -> None:
@@ -106,7 +106,7 @@ def test_a_reference_that_is_no_number_makes_an_outlier() -> None:
     assert np.isnan(gain[3, 4])
     total = np.random.default_rng(1).poisson(200, SHAPE)
     found = find_outliers(total, calibration, n_frames=40, defects=None, hot_sigma=6, dead_sigma=6)
-    assert found.tolist() == [[3, 4], [5, 6], [7, 8]]
+    assert found.yx.tolist() == [[3, 4], [5, 6], [7, 8]]
 
 
 def beam(means: list[float], used: list[bool] | None = None):  # type: ignore[no-untyped-def]

@@ -13,6 +13,7 @@ import pytest
 from komad import kernels
 from komad.errors import DeviceError
 from komad.kernels.plan import TAPS, TILE
+from komad.model import outliers_at
 
 SHAPE = (75, 300)
 DTYPES = [np.uint8, np.int8, np.uint16, np.int16, np.float32, np.float64]
@@ -61,7 +62,7 @@ def correct(
         frames,
         given.get("gain", np.ones(shape, np.float32)),
         given.get("offset", np.zeros(shape, np.float32)),
-        kernels.plan_outliers(given.get("outliers", np.zeros((0, 2), np.int32)), shape),
+        kernels.plan_outliers(outliers_at(given.get("outliers", [])), shape),
         shifts=shifts,
         coefficients=given.get("coefficients", np.ones((len(frames), 1), np.float32)),
     )

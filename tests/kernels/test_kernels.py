@@ -10,8 +10,9 @@ import pytest
 
 from komad import kernels
 from komad.kernels.plan import N_DONORS, lanczos_weights
+from komad.model import outliers_at
 
-NO_OUTLIERS = np.zeros((0, 2), np.int32)
+NO_OUTLIERS = outliers_at([])
 
 
 def movie(shape: tuple[int, int, int], dtype: type = np.uint8, seed: int = 0) -> npt.NDArray[np.generic]:
@@ -55,7 +56,9 @@ def test_reduce_replaces_outliers() -> None:
     spots = np.array([[10, 10], [30, 30], [30, 31], [31, 30], [31, 31], [0, 63]], np.int32)
     frames[:, spots[:, 0], spots[:, 1]] = 250
     ones, zeros = np.ones((64, 64), np.float32), np.zeros((64, 64), np.float32)
-    binned = kernels.reduce(frames, ones, zeros, kernels.plan_outliers(spots, (64, 64)), factor=4)
+    binned = kernels.reduce(
+        frames, ones, zeros, kernels.plan_outliers(outliers_at(spots), (64, 64)), factor=4
+    )
     np.testing.assert_array_equal(binned, 80)
 
 
@@ -66,7 +69,7 @@ def test_reduce_replaces_what_is_no_number(factor: int) -> None:
     frames[1, 20, 21] = np.inf
     gain, zeros = np.ones((64, 64), np.float32), np.zeros((64, 64), np.float32)
     gain[10, 10] = np.nan
-    outliers = kernels.plan_outliers(np.array([[10, 10], [20, 21]], np.int32), (64, 64))
+    outliers = kernels.plan_outliers(outliers_at(np.array([[10, 10], [20, 21]], np.int32)), (64, 64))
     binned = kernels.reduce(frames, gain, zeros, outliers, factor=factor)
     np.testing.assert_array_equal(binned, 5 * factor**2)
 
@@ -83,7 +86,7 @@ def test_donors_are_good_and_near() -> None:
     """Donors of a cluster are good pixels, none of the cluster itself, even when it is larger than the search."""
     shape = (64, 64)
     cluster = np.argwhere(np.hypot(*(np.indices(shape) - 32)) < 6).astype(np.int32)
-    plan = kernels.plan_outliers(cluster[::-1], shape)
+    plan = kernels.plan_outliers(outliers_at(cluster[::-1]), shape)
     bad = np.zeros(shape, bool)
     bad[cluster[:, 0], cluster[:, 1]] = True
     assert plan.donors.shape == (len(cluster), N_DONORS)
@@ -98,7 +101,7 @@ def test_donors_of_a_huge_cluster_are_found_in_time() -> None:
     for rows in (512, 1020):
         cluster = np.argwhere(np.indices(shape)[0] < rows).astype(np.int32)
         started = perf_counter()
-        plan = kernels.plan_outliers(cluster, shape)
+        plan = kernels.plan_outliers(outliers_at(cluster), shape)
         assert perf_counter() - started < 30
         assert plan.donors.min() >= rows * shape[1]
 
@@ -106,7 +109,7 @@ def test_donors_of_a_huge_cluster_are_found_in_time() -> None:
 def test_a_picture_with_no_good_pixel_keeps_its_values() -> None:
     """When every pixel is an outlier there is nothing to draw from, and nothing breaks."""
     everything = np.argwhere(np.ones((8, 8), bool)).astype(np.int32)
-    plan = kernels.plan_outliers(everything, (8, 8))
+    plan = kernels.plan_outliers(outliers_at(everything), (8, 8))
     np.testing.assert_array_equal(plan.donors[:, 0], np.arange(64))
 
 
@@ -126,7 +129,7 @@ def test_the_filling_of_a_huge_cluster_has_no_streaks() -> None:
     frames = np.random.default_rng(6).poisson(4, (1, 256, 256)).astype(np.uint8)
     cluster = np.argwhere(np.arange(256)[None, :].repeat(256, axis=0) < 128).astype(np.int32)
     ones, zeros = np.ones((256, 256), np.float32), np.zeros((256, 256), np.float32)
-    plan = kernels.plan_outliers(cluster, (256, 256))
+    plan = kernels.plan_outliers(outliers_at(cluster), (256, 256))
     filled = kernels.reduce(frames, ones, zeros, plan, factor=1)[0]
     deep, noise = filled[:, :100].mean(axis=1), filled[:, 128:228].mean(axis=1)
     assert deep.std() < 2 * noise.std()

@@ -13,6 +13,7 @@ from komad.micrograph import Sums, correct_frames, group_sums, power_spectrum
 from komad.micrograph.correct import fourier_crop, output_shape
 from komad.micrograph.groups import groups_for_spectrum, successive_groups
 from komad.micrograph.weights import DoseRange
+from komad.model import outliers_at
 from komad.optics.exposure import LowRankWeights, dose_weights, factorise, signal_left
 
 SHAPE = (192, 256)
@@ -39,7 +40,7 @@ def still_sums(
         frames,
         np.ones(SHAPE, np.float32),
         np.zeros(SHAPE, np.float32),
-        kernels.plan_outliers(np.zeros((0, 2), np.int32), SHAPE),
+        kernels.plan_outliers(outliers_at([]), SHAPE),
         shifts_px=np.zeros((n, *nodes, 2), np.float32),
         used=np.ones(n, bool),
         weights=low_rank(dose * np.arange(1, n + 1)) if dose else None,
@@ -129,7 +130,7 @@ def test_group_sums_add_up_to_the_whole() -> None:
         frames,
         np.ones(SHAPE, np.float32),
         np.zeros(SHAPE, np.float32),
-        kernels.plan_outliers(np.zeros((0, 2), np.int32), SHAPE),
+        kernels.plan_outliers(outliers_at([]), SHAPE),
         shifts_px=np.zeros((7, *nodes, 2), np.float32),
         groups=groups,
     )

@@ -10,7 +10,7 @@ import pytest
 
 from komad import kernels
 from komad.micrograph import shifts_at_nodes_px
-from komad.model import MotionModel
+from komad.model import MotionModel, outliers_at
 from komad.model.motion import SplineField
 
 SHAPE = (300, 420)
@@ -102,7 +102,7 @@ def test_a_grid_of_points_lands_where_the_stretch_takes_it(
         np.asarray(frame, np.float32)[None],
         np.ones(SHAPE, np.float32),
         np.zeros(SHAPE, np.float32),
-        kernels.plan_outliers(np.zeros((0, 2), np.int32), SHAPE),
+        kernels.plan_outliers(outliers_at([]), SHAPE),
         shifts=nodes,
         coefficients=np.ones((1, 1), np.float32),
     )[0]

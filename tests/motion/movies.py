@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from komad import kernels
 from komad.config import Processing
-from komad.model import MotionModel
+from komad.model import MotionModel, outliers_at
 from komad.motion import estimate_motion
 from komad.simulate import MotionTruth, MovieSpec, simulate_movie
 from komad.simulate.truth import draw_motion
@@ -63,7 +63,7 @@ def simulate(*, corners_angstrom: float | None = None, length: int = 1024, **cha
         way_angstrom = float(np.hypot(way[..., 0], way[..., 1]).mean()) * spec.pixel_size_angstrom
         spec = replace(spec, local_motion=corners_angstrom / way_angstrom)
     movie = simulate_movie(spec)
-    no_outliers = kernels.plan_outliers(np.zeros((0, 2), np.int32), spec.shape)
+    no_outliers = kernels.plan_outliers(outliers_at([]), spec.shape)
     small = kernels.reduce(
         movie.frames, movie.gain, np.zeros(spec.shape, np.float32), no_outliers, factor=BINNING
     )

@@ -20,12 +20,13 @@ from komad.model import (
     MovieHeader,
     ReferenceFile,
     References,
+    outliers_at,
 )
 from komad.model.motion import SplineField
 from komad.output.micrograph import write_micrograph
 
 SHIFTS = np.array([[np.nan, np.nan], [1.0, -2.0], [2.0, 0.0], [2.5, 1.0], [2.5, 1.5]])
-OUTLIERS = np.array([[3, 40], [17, 5]], dtype=np.int32)
+OUTLIERS = outliers_at([[3, 40], [17, 5]])
 
 MOVIE = Movie(
     movie_id=7,
@@ -116,7 +117,7 @@ def write(tmp_path: Path) -> Write:
             directory=tmp_path,
             archive_path=tmp_path / "FoilHole_1.mrcz",
             output=Output(**output),
-            outliers_yx=OUTLIERS,
+            outliers=OUTLIERS,
             aligned_stack=aligned_stack,
         )
 

@@ -247,5 +247,5 @@ def test_a_directory_that_cannot_be_made_is_named(write: Write, tmp_path: Path) 
     blocked.write_text("")
     with pytest.raises(OutputError, match="check that it is mounted"):
         write_micrograph(
-            RESULT, MOVIE, directory=blocked / "out", archive_path=None, output=Output(), outliers_yx=OUTLIERS
+            RESULT, MOVIE, directory=blocked / "out", archive_path=None, output=Output(), outliers=OUTLIERS
         )

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from komad.config import Output
 from komad.formats import star
 from komad.formats.star import Table, read_star
-from komad.model import MotionModel, References
+from komad.model import MotionModel, References, outliers_at
 from komad.model.motion import SplineField
 from komad.output.micrograph import write_micrograph
 from komad.output.polynomial import polynomial_terms
@@ -129,7 +129,7 @@ def test_polishing_starts_from_our_motion(tmp_path: Path, skipped: int) -> None:
         directory=tmp_path,
         archive_path=None,
         output=Output(thumbnail=False),
-        outliers_yx=np.array([[3, 4]], np.int32),
+        outliers=outliers_at([[3, 4]]),
     )
     SessionIndex(tmp_path).publish([{**summary, "movie_id": 1, "sequence": 1}])
 

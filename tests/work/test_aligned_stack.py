@@ -10,11 +10,11 @@ import pytest
 
 from komad.config import Output, Processing
 from komad.errors import OutputError
-from komad.model import Acquisition, Movie, MovieFormat, MovieHeader, References
+from komad.model import Acquisition, Movie, MovieFormat, MovieHeader, References, outliers_at
 from komad.work.correct import make_micrographs, write_results
 
 FRAMES = np.random.default_rng(0).poisson(1.2, (5, 256, 320)).astype(np.uint8)
-NO_OUTLIERS = np.zeros((0, 2), np.int32)
+NO_OUTLIERS = outliers_at([])
 
 
 def movie(**processing: object) -> Movie:
@@ -38,11 +38,9 @@ def run(output: Output, **processing: object) -> None:
     """The correct job, without its queue."""
     described = movie(**processing)
     stages: list[str] = []
-    result = make_micrographs(
-        described, FRAMES, outliers_yx=NO_OUTLIERS, output=output, on_stage=stages.append
-    )
+    result = make_micrographs(described, FRAMES, outliers=NO_OUTLIERS, output=output, on_stage=stages.append)
     assert ("aligned_stack" in stages) == ("aligned_stack" in result.timings_s) == output.aligned_stack
-    write_results(result, described, outliers_yx=NO_OUTLIERS, archive_path=None, output=output)
+    write_results(result, described, outliers=NO_OUTLIERS, archive_path=None, output=output)
 
 
 def test_the_stack_is_written_when_asked_for(tmp_path: Path) -> None:

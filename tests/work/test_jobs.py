@@ -14,7 +14,7 @@ from komad.errors import ReferenceFileError as WrongReferenceError
 from komad.formats.images import write_mrc
 from komad.formats.mrc import CODECS
 from komad.formats.mrcz import read_metadata
-from komad.model import StackSum
+from komad.model import StackFacts, StackSum, outliers_at
 from komad.work import stack_sums
 from komad.work.archive import archive_movie, find_archive, read_archive, read_source
 from komad.work.correct import find_outliers, make_micrographs, write_results
@@ -52,7 +52,7 @@ def test_archive_names_its_references_by_content(make_movie: MakeMovie, tmp_path
         assert metadata["references"][kind] == {"path": str(path), "sha256": sha256}
     assert metadata["references"]["gain_rot"] == 2
     assert metadata["komad_version"] == __version__
-    assert {(4, 3), (4, 4)} <= {tuple(spot) for spot in result.stack_sum.outliers_yx.tolist()}
+    assert {(4, 3), (4, 4)} <= {tuple(spot) for spot in result.stack_sum.outliers.yx.tolist()}
 
 
 def test_codec_and_level(make_movie: MakeMovie, tmp_path: Path) -> None:
@@ -154,14 +154,14 @@ def test_correct_from_archive_is_correct_from_memory(make_movie: MakeMovie, sett
     frames = read_source(movie)
     archived = archive_movie(movie, frames, archive=Archive(), directory=settings.output.directory)
     assert archived.path is not None
-    outliers = archived.stack_sum.outliers_yx
-    np.testing.assert_array_equal(outliers, find_outliers(movie, read_archive(archived.path)))
-    first = make_micrographs(movie, frames, outliers_yx=outliers, output=settings.output)
-    again = make_micrographs(movie, read_archive(archived.path), outliers_yx=outliers, output=settings.output)
+    outliers = archived.stack_sum.outliers
+    np.testing.assert_array_equal(outliers.yx, find_outliers(movie, read_archive(archived.path)).yx)
+    first = make_micrographs(movie, frames, outliers=outliers, output=settings.output)
+    again = make_micrographs(movie, read_archive(archived.path), outliers=outliers, output=settings.output)
     np.testing.assert_array_equal(first.sum_unweighted, again.sum_unweighted)
     assert first.motion.shifts_px.shape == (SHAPE[0], 2)
     summary = write_results(
-        first, movie, outliers_yx=outliers, archive_path=archived.path, output=settings.output
+        first, movie, outliers=outliers, archive_path=archived.path, output=settings.output
     )
     assert summary["archive"] == str(archived.path)
     assert all((settings.output.directory / name).is_file() for name in summary["files"].values())
@@ -171,8 +171,9 @@ def test_stack_sum_file(make_movie: MakeMovie, tmp_path: Path) -> None:
     """A stack sum comes back as it was saved; one that is gone or damaged is none, so that it is made again."""
     total = np.arange(12, dtype=np.uint16).reshape(3, 4)
     means = np.array([1.5, 2.5])
-    outliers = np.array([[1, 2]], np.int32)
-    saved = StackSum(total=total, frame_means=means, outliers_yx=outliers)
+    outliers = outliers_at([[1, 2]])
+    facts = StackFacts(mean_e_per_px=4.0, contrast=0.1, gradient=0.2, outlier_fraction=0.3)
+    saved = StackSum(total=total, frame_means=means, outliers=outliers, facts=facts)
     row = stack_sums.save(tmp_path / "sums", make_movie(), saved)
     assert (row.ny, row.nx, row.n_frames, row.dtype, row.n_outliers) == (3, 4, 2, "uint16", 1)
     np.testing.assert_array_equal(np.frombuffer(row.frame_means, "<f8"), means)
@@ -180,7 +181,8 @@ def test_stack_sum_file(make_movie: MakeMovie, tmp_path: Path) -> None:
     loaded = stack_sums.load(path)
     assert loaded is not None
     np.testing.assert_array_equal(loaded.total, total)
-    np.testing.assert_array_equal(loaded.outliers_yx, outliers)
+    np.testing.assert_array_equal(loaded.outliers.yx, outliers.yx)
+    assert loaded.facts == facts
     path.write_bytes(path.read_bytes()[:100])
     assert stack_sums.load(path) is None
     path.unlink()

@@ -18,7 +18,6 @@ def test_archive_folder_stack_sums_and_no_read_ahead(
                 update={"archive_directory": archives, "power_spectrum": False, "thumbnail": False}
             ),
             "workers": settings.workers.model_copy(update={"read_ahead": False}),
-            "queue": settings.queue.model_copy(update={"keep_stack_sums": 1}),
         }
     )
     for number, stem in enumerate("abc"):
@@ -35,8 +34,6 @@ def test_archive_folder_stack_sums_and_no_read_ahead(
     assert {path.name for path in archives.iterdir()} == {"a.mrcz", "b.mrcz", "c.mrcz"}
     ends = {path.name.removeprefix("a") for path in settings.output.directory.glob("a*")}
     assert ends == {".mrc", "_noDW.mrc", "_EVN.mrc", "_ODD.mrc", ".json", ".star"}
-    assert [path.name for path in store.stack_sum_directory.iterdir()] == ["3.npz"]
-    assert (store.stack_sum(1), store.stack_sum(2)) == (None, None)
     with store.read() as connection:
         events = connection.exec_driver_sql(
             "SELECT movie_id, event FROM job_events JOIN jobs USING (job_id) WHERE event IN ('claim', 'finish')"

@@ -199,16 +199,14 @@ def process_movie(
     on_stage("archive")
     directory = settings.output.archive_directory or settings.output.directory
     archived = archive_movie(movie, frames, archive=settings.archive, directory=directory)
-    outliers_yx = archived.stack_sum.outliers_yx
-    result = make_micrographs(
-        movie, frames, outliers_yx=outliers_yx, output=settings.output, on_stage=on_stage
-    )
+    outliers = archived.stack_sum.outliers
+    result = make_micrographs(movie, frames, outliers=outliers, output=settings.output, on_stage=on_stage)
     on_stage("write")
     timings_s = {"read": read - started, **archived.summary["timings_s"], **result.timings_s}
     summary = write_results(
         replace(result, timings_s=timings_s),
         movie,
-        outliers_yx=outliers_yx,
+        outliers=outliers,
         archive_path=archived.path,
         output=settings.output,
     )

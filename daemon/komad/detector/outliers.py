@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from komad.arrays import thread_pool
 from komad.detector.calibration import Calibration
+from komad.model import OutlierPixels, outliers_at
 
 SAMPLE_STRIDE = 7
 SMALL_PICTURE = 2**19
@@ -25,9 +26,9 @@ def find_outliers(
     *,
     n_frames: int,
     defects: npt.NDArray[np.bool_] | None,  # (ny, nx), oriented
-    hot_sigma: float,
-    dead_sigma: float,
-) -> npt.NDArray[np.int32]:
+    hot_sigma: float | None,
+    dead_sigma: float | None,
+) -> OutlierPixels:
     """Pixels of the gain-corrected, unaligned sum beyond two-sided thresholds, and known defects.
 
     The unaligned sum is used because outliers stay in place and add up while the specimen moves. Counts are made
@@ -37,7 +38,7 @@ def find_outliers(
 
     Returns
     -------
-    (n, 2) int32 as (y, x), sorted by row. Pixels whose gain is zero, negative or not a number are outliers.
+    Pixels to replace; those whose gain is zero, negative or not a number are among them.
     """
     stride = SAMPLE_STRIDE if total.size > SMALL_PICTURE else 1
     sample = _corrected(total, calibration, n_frames, np.s_[::stride]).ravel()
@@ -50,7 +51,7 @@ def find_outliers(
     low, centre, high = np.quantile(sample, [0.25, 0.5, 0.75])
     # In a nearly empty exposure both quartiles are the same count.
     sigma = max((high - low) / 1.349 or float(np.std(sample)), 1e-6)
-    dead, hot = centre - dead_sigma * sigma, centre + hot_sigma * sigma
+    dead, hot = centre - (dead_sigma or 6.0) * sigma, centre + (hot_sigma or 6.0) * sigma
     if are_counts:
         # Carried back, which is cheaper than to transform every pixel; no count lies below what zero becomes.
         dead, hot = _counts(dead) if dead > _stabilised(np.zeros(1))[0] else -np.inf, _counts(hot)
@@ -66,7 +67,8 @@ def find_outliers(
             good &= ~defects[rows]
         return np.argwhere(~good) + np.array([y0, 0], np.intp)
 
-    return np.concatenate(list(thread_pool().map(bad_in, range(0, len(total), BAND_ROWS)))).astype(np.int32)
+    found = thread_pool().map(bad_in, range(0, len(total), BAND_ROWS))
+    return outliers_at(np.concatenate(list(found)).astype(np.int32))
 
 
 def _corrected(

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage
 
+from komad.model import OutlierPixels
+
 TILE = (32, 128)
 """(y, x) pixels between the nodes of a field; sized so that a tile of all running sums stays in the L2 cache."""
 TAPS = 6
@@ -52,7 +54,7 @@ class Outliers:
 
 
 def plan_outliers(
-    outliers_yx: npt.NDArray[np.int32],  # (n, 2)
+    outliers: OutlierPixels,
     shape: tuple[int, int],
 ) -> Outliers:
     """Sort outliers by row and find good pixels around each.
@@ -63,8 +65,7 @@ def plan_outliers(
     constant or a mean would leave a static, too smooth spot that alignment and denoising can see.
     """
     ny, nx = shape
-    order = np.lexsort((outliers_yx[:, 1], outliers_yx[:, 0]))
-    y, x = outliers_yx[order].T.astype(np.int32) if len(order) else np.zeros((2, 0), np.int32)
+    y, x = outliers.yx.T
     bad = np.zeros(shape, bool)
     bad[y, x] = True
     donors = _nearest_good(bad, y, x, SEARCH_RADIUS)

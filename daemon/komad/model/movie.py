@@ -64,6 +64,8 @@ class Acquisition:
     """e/Å² per frame; the mean where `frame_doses` is given."""
     frame_doses: tuple[float, ...] | None = None
     """e/Å² of each frame, where they differ."""
+    frame_time_s: float | None = None
+    """Exposure time of a frame, s."""
     pre_exposure: float = 0.0
     """e/Å² before frame 0; of a tilt series, before its first tilt."""
     earlier_exposures: float | None = 0.0

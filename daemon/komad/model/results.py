@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from komad.model.detector import DetectorReport, OutlierPixels, StackFacts
 from komad.model.motion import MotionModel
 
 
@@ -18,8 +19,10 @@ class StackSum:
     """(ny, nx): uint16 where it fits, else uint32; float32 for signed and floating-point movies."""
     frame_means: npt.NDArray[np.float64]
     """(n_frames,): mean raw value of each frame."""
-    outliers_yx: npt.NDArray[np.int32]
-    """(n_outliers, 2) as (y, x), sorted by row: pixels to replace (hot, dead, defects)."""
+    outliers: OutlierPixels
+    """Pixels to replace."""
+    facts: StackFacts
+    """What the sum is like, after gain and dark."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +49,7 @@ class MicrographResult:
     sum_odd_weighted: npt.NDArray[np.float32] | None = None
     sum_dose_range: npt.NDArray[np.float32] | None = None
     """Dose-weighted sum of the frames within `sum_range`; None when not asked for."""
+    detector: DetectorReport = field(default_factory=DetectorReport)
     timings_s: dict[str, float] = field(default_factory=dict)
     """Seconds per stage."""
     warnings: tuple[str, ...] = ()

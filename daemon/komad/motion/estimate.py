@@ -10,6 +10,7 @@ import numpy.typing as npt
 from komad import kernels
 from komad.config import Processing
 from komad.errors import MotionError, ParameterError
+from komad.model import outliers_at
 from komad.model.motion import MotionKind, MotionModel, SplineField, time_basis
 from komad.motion import global_shifts, local_field
 from komad.motion.field_of_view import keep_lit
@@ -347,7 +348,7 @@ def _moved(movie: _Movie, shifts: FloatArray, groups: list[npt.NDArray[np.intp]]
         movie.frames,
         np.ones(shape, np.float32),
         np.zeros(shape, np.float32),
-        kernels.plan_outliers(np.zeros((0, 2), np.int32), shape),
+        kernels.plan_outliers(outliers_at([]), shape),
         shifts=shifts.astype(np.float32),
         coefficients=coefficients,
     )

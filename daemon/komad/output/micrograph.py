@@ -16,7 +16,7 @@ from komad import __version__
 from komad.config import Output, Processing
 from komad.errors import OutputError
 from komad.formats import atomic, images, star
-from komad.model import MicrographResult, Movie, ReferenceFile
+from komad.model import MicrographResult, Movie, OutlierPixels, ReferenceFile
 from komad.output.motion import expected_error_angstrom, finite, motion_lengths_px, motion_record
 from komad.output.polynomial import frame_weights, nearest_polynomial
 from komad.output.relion import movie_tables
@@ -72,7 +72,7 @@ def write_micrograph(
     directory: Path,
     archive_path: Path | None,
     output: Output,
-    outliers_yx: npt.NDArray[np.int32],
+    outliers: OutlierPixels,
     aligned_stack: bool = False,
 ) -> dict[str, object]:
     """Write every file of a movie into `directory`; `<stem>.star` is last.
@@ -86,8 +86,8 @@ def write_micrograph(
         The pictures and numbers, and what is known of the movie.
     archive_path
         The MRCZ archive; None when there is none.
-    outliers_yx
-        (n_outliers, 2) as (y, x): the pixels that were replaced, for RELION's `hot_pixels`.
+    outliers
+        The pixels that were replaced; those that are bad in all frames are RELION's `hot_pixels`.
     aligned_stack
         Whether this run has written the aligned stack, under its name; if not, one of an earlier run goes.
 
@@ -139,7 +139,7 @@ def write_micrograph(
             movie,
             result.motion,
             polynomial,
-            outliers_yx,
+            outliers.throughout_yx,
             processing=Processing.model_validate(dict(movie.processing)),
             warnings=warnings_of(result, movie),
         )

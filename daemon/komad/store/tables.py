@@ -128,7 +128,7 @@ stack_sums = Table(
     "stack_sums",
     metadata,
     Column("movie_id", ForeignKey("movies.movie_id"), primary_key=True),
-    # Name of the .npz file in state_directory/stack_sums: total, frame_means, outliers_yx.
+    # Name of the .npz file in state_directory/stack_sums: total, frame_means, outliers, facts.
     Column("file", Text, nullable=False),
     Column("n_frames", Integer, nullable=False),
     Column("ny", Integer, nullable=False),

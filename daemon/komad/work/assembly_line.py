@@ -17,8 +17,6 @@ from dataclasses import dataclass, replace
 from time import monotonic, perf_counter
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import structlog
 
 from komad.arrays import Array
@@ -33,7 +31,7 @@ from komad.errors import (
     OutputLostError,
     WorkerLostError,
 )
-from komad.model import Job, JobEvent, JobKind, MicrographResult, Movie
+from komad.model import Job, JobEvent, JobKind, MicrographResult, Movie, OutlierPixels
 from komad.store import Store
 from komad.work import stack_sums
 from komad.work.archive import archive_movie, find_archive, read_archive, read_source
@@ -66,7 +64,7 @@ class _Computed:
     job: Job
     movie: Movie
     result: MicrographResult
-    outliers_yx: npt.NDArray[np.int32]
+    outliers: OutlierPixels
     started: float
 
 
@@ -204,7 +202,7 @@ class AssemblyLine:
 
     def _archive(
         self, job: Job, movie: Movie, frames: Array, timings: dict[str, float]
-    ) -> tuple[Job, npt.NDArray[np.int32], dict[str, float]] | None:
+    ) -> tuple[Job, OutlierPixels, dict[str, float]] | None:
         """Archive a movie; gives the correct job to go on with, its outliers and the seconds so far."""
         start = perf_counter()
         with self._busy("compute", f"archiving {movie.stem}"):
@@ -224,31 +222,29 @@ class AssemblyLine:
         if following is None:
             _log_done("archived", job, movie, summary)
             return None
-        return following, result.stack_sum.outliers_yx, timings
+        return following, result.stack_sum.outliers, timings
 
     def _correct(
         self,
         job: Job,
         movie: Movie,
         frames: Array,
-        outliers_yx: npt.NDArray[np.int32],
+        outliers: OutlierPixels,
         timings: dict[str, float],
     ) -> None:
         started = perf_counter()
         with self._busy("compute", f"correcting {movie.stem}"):
-            result = make_micrographs(movie, frames, outliers_yx=outliers_yx, output=self._settings.output)
+            result = make_micrographs(movie, frames, outliers=outliers, output=self._settings.output)
         result = replace(result, timings_s=timings | result.timings_s)
-        self._computed.put(
-            _Computed(job=job, movie=movie, result=result, outliers_yx=outliers_yx, started=started)
-        )
+        self._computed.put(_Computed(job=job, movie=movie, result=result, outliers=outliers, started=started))
 
-    def _outliers(self, movie: Movie, frames: Array) -> npt.NDArray[np.int32]:
+    def _outliers(self, movie: Movie, frames: Array) -> OutlierPixels:
         row = self._store.stack_sum(movie.movie_id)
         kept = None if row is None else stack_sums.load(self._store.stack_sum_directory / row.file)
-        return find_outliers(movie, frames) if kept is None else kept.outliers_yx
+        return find_outliers(movie, frames) if kept is None else kept.outliers
 
     def _drop_old_stack_sums(self) -> None:
-        for name in self._store.drop_stack_sums(keep=self._settings.queue.keep_stack_sums):
+        for name in self._store.drop_stack_sums(keep=4 * self._settings.koma.radius + 8):
             with suppress(OSError):  # a file too many does no harm
                 (self._store.stack_sum_directory / name).unlink(missing_ok=True)
 
@@ -263,7 +259,7 @@ class AssemblyLine:
                     summary = write_results(
                         computed.result,
                         movie,
-                        outliers_yx=computed.outliers_yx,
+                        outliers=computed.outliers,
                         archive_path=find_archive(movie, self._settings.archive_directory),
                         output=self._settings.output,
                     )

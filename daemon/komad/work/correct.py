@@ -8,32 +8,29 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from komad.arrays import Array
 from komad.config import Output, Processing
 from komad.formats import references
 from komad.formats.stacks import write_stack
-from komad.model import MicrographResult, Movie
+from komad.model import MicrographResult, Movie, OutlierPixels
 from komad.output.micrograph import SUFFIXES, withdraw_micrograph, write_micrograph
 from komad.pipeline import aligned_stack, correct_movie, sum_stack
 
 
-def find_outliers(movie: Movie, frames: Array) -> npt.NDArray[np.int32]:
-    """(n_outliers, 2) as (y, x): found again when the stack sum is not kept any more."""
+def find_outliers(movie: Movie, frames: Array) -> OutlierPixels:
+    """Pixels to replace: found again when the stack sum is not kept any more."""
     loaded = references.load(movie.references, (frames.shape[1], frames.shape[2]))
     processing = Processing.model_validate(dict(movie.processing))
     return sum_stack(
         frames, gain=loaded.gain, dark=loaded.dark, defects=loaded.defects, processing=processing
-    ).outliers_yx
+    ).outliers
 
 
 def make_micrographs(
     movie: Movie,
     frames: Array,  # (n_frames, ny, nx)
     *,
-    outliers_yx: npt.NDArray[np.int32],  # (n_outliers, 2)
+    outliers: OutlierPixels,
     output: Output,
     on_stage: Callable[[str], None] | None = None,
 ) -> MicrographResult:
@@ -52,7 +49,7 @@ def make_micrographs(
         frames,
         gain=loaded.gain,
         dark=loaded.dark,
-        outliers_yx=outliers_yx,
+        outliers=outliers,
         acquisition=movie.acquisition,
         processing=processing,
         even_odd=output.even_odd,
@@ -73,7 +70,7 @@ def make_micrographs(
             frames,
             gain=loaded.gain,
             dark=loaded.dark,
-            outliers_yx=outliers_yx,
+            outliers=outliers,
             motion=result.motion,
             processing=processing,
             group=output.aligned_stack_group,
@@ -88,7 +85,7 @@ def write_results(
     result: MicrographResult,
     movie: Movie,
     *,
-    outliers_yx: npt.NDArray[np.int32],  # (n_outliers, 2)
+    outliers: OutlierPixels,
     archive_path: Path | None,
     output: Output,
 ) -> dict[str, Any]:
@@ -105,6 +102,6 @@ def write_results(
         directory=output.directory,
         archive_path=archive_path,
         output=output,
-        outliers_yx=outliers_yx,
+        outliers=outliers,
         aligned_stack=output.aligned_stack,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from komad.errors import OutputError
 from komad.formats.atomic import atomic_file
-from komad.model import Movie, StackSum
+from komad.model import Movie, OutlierPixels, StackFacts, StackSum
 from komad.store import StackSumRow
 
 
@@ -31,7 +32,13 @@ def save(directory: Path, movie: Movie, stack_sum: StackSum) -> StackSumRow:
             file,
             total=stack_sum.total,
             frame_means=stack_sum.frame_means,
-            outliers_yx=stack_sum.outliers_yx,
+            facts=np.array(list(asdict(stack_sum.facts).values())),
+            n_found=np.array(
+                [stack_sum.outliers.n_hot, stack_sum.outliers.n_dead, stack_sum.outliers.n_defects]
+            ),
+            yx=stack_sum.outliers.yx,
+            keep=stack_sum.outliers.keep,
+            frame=stack_sum.outliers.frame,
         )
     ny, nx = stack_sum.total.shape
     return StackSumRow(
@@ -41,7 +48,7 @@ def save(directory: Path, movie: Movie, stack_sum: StackSum) -> StackSumRow:
         nx=nx,
         dtype=stack_sum.total.dtype.name,
         mean=float(stack_sum.frame_means.sum()),
-        n_outliers=len(stack_sum.outliers_yx),
+        n_outliers=len(stack_sum.outliers),
         frame_means=stack_sum.frame_means.astype("<f8").tobytes(),
     )
 
@@ -50,8 +57,20 @@ def load(path: Path) -> StackSum | None:
     """Read a stack sum; None when the file is gone or damaged (it can be made again)."""
     try:
         with path.open("rb") as file, np.load(file) as arrays:
+            names = [each.name for each in fields(StackFacts)]
+            n_hot, n_dead, n_defects = arrays["n_found"].tolist()
             return StackSum(
-                total=arrays["total"], frame_means=arrays["frame_means"], outliers_yx=arrays["outliers_yx"]
+                total=arrays["total"],
+                frame_means=arrays["frame_means"],
+                outliers=OutlierPixels(
+                    yx=arrays["yx"],
+                    keep=arrays["keep"],
+                    frame=arrays["frame"],
+                    n_hot=n_hot,
+                    n_dead=n_dead,
+                    n_defects=n_defects,
+                ),
+                facts=StackFacts(**dict(zip(names, arrays["facts"].tolist(), strict=True))),
             )
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
