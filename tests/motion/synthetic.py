@@ -81,11 +81,7 @@ def draw(
         values=(q[:, rings.index] * frames).astype(np.complex64),
         power=np.stack([rings.mean(frame) for frame in power]),
         level=np.ones(len(strength)),
-        ky=rings.ky,
-        kx=rings.kx,
-        ring=rings.index,
-        ring_frequency=rings.frequency,
-        ring_count=rings.count,
+        rings=rings,
         q=q,
         share=1.0,
         shape=(rings.index.shape[0], 2 * rings.index.shape[1] - 2),
@@ -105,14 +101,14 @@ def log_density(made: Synthetic, shifts: FloatArray, ratio: float = 0.0) -> Floa
 
     That of noise alone is taken off.
     """
-    spectra, inside = made.spectra, made.spectra.ring >= 0
-    ring = spectra.ring[inside]
+    spectra, inside = made.spectra, made.spectra.rings.index >= 0
+    ring = spectra.rings.index[inside]
     q = spectra.q[:, ring].T
     frames = spectra.values[0][:, inside].T.astype(complex) / q
     n = frames.shape[1]
     y, x = np.nonzero(inside)
-    phase = np.outer(spectra.ky[y].astype(float), shifts[:, 0]) + np.outer(
-        spectra.kx[x].astype(float), shifts[:, 1]
+    phase = np.outer(spectra.rings.ky[y].astype(float), shifts[:, 0]) + np.outer(
+        spectra.rings.kx[x].astype(float), shifts[:, 1]
     )
     a = q * np.exp(2j * np.pi * phase)
     signal, noise = made.found.signal[0][ring], made.found.noise[0][ring]

@@ -25,7 +25,7 @@ def sums(made: Synthetic, shifts: FloatArray) -> Sums:
     spectra = made.spectra
     level = on_rings(spectra.q, spectra)[None].astype(np.complex64)
     aligned, overlap = (
-        kernels.aligned_sum(values, spectra.ky, spectra.kx, shifts[None])[0]
+        kernels.aligned_sum(values, spectra.rings.ky, spectra.rings.kx, shifts[None])[0]
         for values in (spectra.values, level)
     )
     return Sums(aligned=aligned, plain=made.plain, overlap=overlap)
@@ -48,10 +48,10 @@ def small_movie(ratio: float) -> Synthetic:
 def test_likelihood_is_that_of_the_normal_distribution(ratio: float) -> None:
     """In every coefficient the three sums give the log density with covariance N + S a a^H + P 1 1^H."""
     made = small_movie(0.3)
-    spectra, inside = made.spectra, made.spectra.ring >= 0
+    spectra, inside = made.spectra, made.spectra.rings.index >= 0
     parts = sums(made, PATH)
     a, u, c = (picture[inside].astype(complex) for picture in (parts.aligned, parts.plain, parts.overlap))
-    ring = spectra.ring[inside]
+    ring = spectra.rings.index[inside]
     noise = made.found.noise[0][ring]
     snr = made.found.signal[0][ring] / noise
     gain = pattern._gain(
@@ -76,7 +76,7 @@ def test_pulls_are_the_slope_of_the_likelihood(ratio: float) -> None:
     specimen, static = pulls(ratio, sums(made, at), made.found, spectra)
     level = on_rings(spectra.q, spectra)[None].astype(np.complex64)
     slope, held = (
-        kernels.alignment_gradient(values, spectra.ky, spectra.kx, at[None], pull[None])[0]
+        kernels.alignment_gradient(values, spectra.rings.ky, spectra.rings.kx, at[None], pull[None])[0]
         for values, pull in ((spectra.values, specimen), (level, static))
     )
     expected = np.empty_like(at)

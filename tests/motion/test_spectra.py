@@ -23,7 +23,7 @@ from tests.motion.synthetic import Synthetic, draw, falling_q, grid
 def measured(made: Synthetic) -> Statistics:
     """Signal and noise at the true shifts."""
     spectra = made.spectra
-    aligned = kernels.aligned_sum(spectra.values, spectra.ky, spectra.kx, made.shifts)
+    aligned = kernels.aligned_sum(spectra.values, spectra.rings.ky, spectra.rings.kx, made.shifts)
     return statistics(aligned_power(aligned, spectra), spectra)
 
 

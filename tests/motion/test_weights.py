@@ -38,9 +38,9 @@ def gradients(made: Synthetic, weight: FloatArray, shifts: FloatArray) -> FloatA
     """(N_DRAWS, N_FRAMES, 2) slope of sum of w |A|² at the shifts."""
     spectra = made.spectra
     shifts = np.repeat(shifts[None], len(spectra.values), axis=0)
-    aligned = kernels.aligned_sum(spectra.values, spectra.ky, spectra.kx, shifts)
+    aligned = kernels.aligned_sum(spectra.values, spectra.rings.ky, spectra.rings.kx, shifts)
     pull = aligned * on_rings(weight, spectra)
-    return kernels.alignment_gradient(spectra.values, spectra.ky, spectra.kx, shifts, pull)
+    return kernels.alignment_gradient(spectra.values, spectra.rings.ky, spectra.rings.kx, shifts, pull)
 
 
 def test_optimal_weight_is_that_of_the_likelihood(draws: Synthetic) -> None:
@@ -55,7 +55,7 @@ def test_optimal_weight_is_that_of_the_likelihood(draws: Synthetic) -> None:
 def test_b_factor_weights_fall_as_asked(draws: Synthetic, kind: Literal["b_factor", "phase_only"]) -> None:
     """As exp(-B k²/2) on |A|², k in 1/Å, the same for all windows."""
     weight = weighting(kind).weight(draws.found, draws.spectra)
-    k = draws.spectra.ring_frequency / 4.0
+    k = draws.spectra.rings.frequency / 4.0
     np.testing.assert_allclose(
         weight / weight[:, :1], np.broadcast_to(np.exp(-50 * (k**2 - k[0] ** 2)), weight.shape)
     )
@@ -123,7 +123,7 @@ def test_likelihood_is_that_of_the_normal_distribution() -> None:
     """Of all frames in all coefficients, with covariance N + S a a^H; that of noise alone is taken off."""
     made = draw(RINGS, signal=SIGNAL, noise=1.5, q=falling_q(N_FRAMES, RINGS), shifts=SHIFTS)
     spectra = made.spectra
-    aligned = kernels.aligned_sum(spectra.values, spectra.ky, spectra.kx, SHIFTS[None])
+    aligned = kernels.aligned_sum(spectra.values, spectra.rings.ky, spectra.rings.kx, SHIFTS[None])
     found = log_likelihood(aligned_power(aligned, spectra), made.found, spectra)
     assert found == pytest.approx(float(log_density(made, SHIFTS).sum()), rel=1e-4)
 
@@ -136,7 +136,7 @@ def test_likelihood_of_the_true_shifts_is_highest(draws: Synthetic) -> None:
 
     def likelihood(shifts: FloatArray) -> float:
         aligned = kernels.aligned_sum(
-            spectra.values, spectra.ky, spectra.kx, np.repeat(shifts[None], N_DRAWS, axis=0)
+            spectra.values, spectra.rings.ky, spectra.rings.kx, np.repeat(shifts[None], N_DRAWS, axis=0)
         )
         return log_likelihood(aligned_power(aligned, spectra), found, spectra) / N_DRAWS
 

@@ -15,7 +15,8 @@ from komad.model.motion import MotionKind, MotionModel, SplineField, time_basis
 from komad.motion import global_shifts, local_field
 from komad.motion.field_of_view import keep_lit
 from komad.motion.global_shifts import HIGHEST_BAND, Alignment
-from komad.motion.local_field import Layout, LocalFit
+from komad.motion.local_field import LocalFit
+from komad.motion.patches import MIN_KNOTS, Patches, group_frames, lay_patches
 from komad.motion.spectra import (
     LOWEST_RESOLUTION_ANGSTROM,
     Rings,
@@ -193,25 +194,15 @@ def _moments(exposure: FloatArray | None, n_frames: int) -> FloatArray:
     return np.asarray(np.cumsum(dose) - dose / 2)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Patches:
-    """Where and when local motion is looked at."""
-
-    layout: Layout
-    groups: list[npt.NDArray[np.intp]]
-    knots: FloatArray
-    """(n_groups,) moment of each group."""
-
-
-def _patches(movie: _Movie) -> tuple[_Patches | None, str]:
+def _patches(movie: _Movie) -> tuple[Patches | None, str]:
     """Patches and groups of frames, or why there are none."""
     processing = movie.processing
     if not processing.local_motion:
         return None, "local motion is switched off"
-    groups = local_field.group_frames(movie.moments, processing.group_frames[1])
-    if len(groups) < local_field.MIN_KNOTS:
+    groups = group_frames(movie.moments, processing.group_frames[1])
+    if len(groups) < MIN_KNOTS:
         return None, "the movie is too short for local motion"
-    layout = local_field.lay_patches(
+    layout = lay_patches(
         (movie.frames.shape[1], movie.frames.shape[2]),
         small_pixel=movie.small_pixel,
         n_patches=processing.n_patches,
@@ -220,18 +211,18 @@ def _patches(movie: _Movie) -> tuple[_Patches | None, str]:
     if layout is None:
         return None, "the field is too small for patches"
     knots = np.array([movie.moments[group].mean() for group in groups])
-    return _Patches(layout=layout, groups=groups, knots=knots), ""
+    return Patches(layout=layout, groups=groups, knots=knots), ""
 
 
 def _align_whole(
     movie: _Movie,
-    patches: _Patches | None = None,
+    patches: Patches | None = None,
     local: LocalFit | None = None,
     before: Alignment | None = None,
 ) -> Alignment:
     """One shift per frame; of frames freed from local motion when there is a fit of it."""
     processing = movie.processing
-    groups = local_field.group_frames(movie.moments, processing.group_frames[0])
+    groups = group_frames(movie.moments, processing.group_frames[0])
     if len(groups) == 1:
         still = np.zeros((len(movie.frames), 2))
         return Alignment(
@@ -291,7 +282,7 @@ def _ramp(length: int) -> FloatArray:
 
 
 def _fit_local(
-    movie: _Movie, patches: _Patches, whole: Alignment, *, before: LocalFit | None = None
+    movie: _Movie, patches: Patches, whole: Alignment, *, before: LocalFit | None = None
 ) -> LocalFit:
     """The local field, from patches of frames that were moved by all that is known already."""
     layout, knots = patches.layout, patches.knots
@@ -324,7 +315,7 @@ def _fit_local(
     )
 
 
-def _local_shifts(movie: _Movie, patches: _Patches, paths: FloatArray) -> FloatArray:
+def _local_shifts(movie: _Movie, patches: Patches, paths: FloatArray) -> FloatArray:
     """(n, nodes_y, nodes_x, 2) local shift of each frame at the nodes of the small frames."""
     shape = (movie.frames.shape[1], movie.frames.shape[2])
     y, x = np.meshgrid(*kernels.node_positions(shape), indexing="ij")
@@ -334,7 +325,7 @@ def _local_shifts(movie: _Movie, patches: _Patches, paths: FloatArray) -> FloatA
     )
 
 
-def _largest_shift(movie: _Movie, patches: _Patches, local: LocalFit) -> float:
+def _largest_shift(movie: _Movie, patches: Patches, local: LocalFit) -> float:
     return float(np.abs(_local_shifts(movie, patches, local.paths)).max())
 
 
@@ -370,7 +361,7 @@ def _explain(local: LocalFit) -> str:
 
 def _model(
     movie: _Movie,
-    patches: _Patches | None,
+    patches: Patches | None,
     whole: Alignment,
     local: LocalFit | None,
     why: str,

@@ -19,7 +19,7 @@ from komad import kernels
 from komad.arrays import thread_pool
 from komad.motion import pattern
 from komad.motion.path_prior import Path, fit_path
-from komad.motion.spectra import Spectra, Statistics, aligned_power, statistics
+from komad.motion.spectra import Rings, Spectra, Statistics, aligned_power, statistics
 from komad.motion.weights import Weighting, fisher_information, log_likelihood, on_rings
 
 FloatArray = npt.NDArray[np.float64]
@@ -95,11 +95,11 @@ def refine(
     ratio, rounds = 0.0, 0
     while rounds < max_rounds:
         rounds += 1
-        aligned = kernels.aligned_sum(spectra.values, spectra.ky, spectra.kx, shifts[None])
+        aligned = kernels.aligned_sum(spectra.values, spectra.rings.ky, spectra.rings.kx, shifts[None])
         power = aligned_power(aligned, spectra)
         found = statistics(power, spectra)
         if weighting.kind == "optimal":
-            overlap = kernels.aligned_sum(level, spectra.ky, spectra.kx, shifts[None])
+            overlap = kernels.aligned_sum(level, spectra.rings.ky, spectra.rings.kx, shifts[None])
             sums = pattern.Sums(aligned=aligned[0], plain=plain_sum, overlap=overlap[0])
             # What the pattern adds to |A|² beyond what noise of its power would is no signal.
             held = (aligned_power(overlap, spectra) - spectra.total_q) / len(shifts)
@@ -145,20 +145,23 @@ def refine(
 def _band(weight: FloatArray, found: Statistics, spectra: Spectra) -> float:
     """Frequency below which INFORMATION_KEPT of the Fisher information lies; all where there is none."""
     part = (
-        weight[0] * found.signal[0] * spectra.ring_count * np.square(spectra.total_q * spectra.ring_frequency)
+        weight[0]
+        * found.signal[0]
+        * spectra.rings.count
+        * np.square(spectra.total_q * spectra.rings.frequency)
     )
     if not part.sum() > 0:
         return HIGHEST_BAND
     enough = int(np.searchsorted(np.cumsum(part), INFORMATION_KEPT * part.sum()))
-    band = 1.1 * float(spectra.ring_frequency[enough])
+    band = 1.1 * float(spectra.rings.frequency[enough])
     # What was not looked at may inform too.
-    return HIGHEST_BAND if band > spectra.kx[-1] else max(band, LOWEST_BAND)
+    return HIGHEST_BAND if band > spectra.rings.kx[-1] else max(band, LOWEST_BAND)
 
 
 def _gradient(values: Picture, spectra: Spectra, shifts: FloatArray, pull: Picture) -> FloatArray:
     """(n_frames, 2)."""
     pull = np.ascontiguousarray(pull[None], np.complex64)
-    return kernels.alignment_gradient(values, spectra.ky, spectra.kx, shifts[None], pull)[0]
+    return kernels.alignment_gradient(values, spectra.rings.ky, spectra.rings.kx, shifts[None], pull)[0]
 
 
 def _evidence(spectra: Spectra, shifts: FloatArray) -> float:
@@ -168,7 +171,7 @@ def _evidence(spectra: Spectra, shifts: FloatArray) -> float:
 
 def _fit(spectra: Spectra, shifts: FloatArray) -> tuple[Statistics, float]:
     """The statistics that suit the shifts best, and log L with them."""
-    aligned = kernels.aligned_sum(spectra.values, spectra.ky, spectra.kx, shifts[None])
+    aligned = kernels.aligned_sum(spectra.values, spectra.rings.ky, spectra.rings.kx, shifts[None])
     power = aligned_power(aligned, spectra)
     found = statistics(power, spectra)
     return found, log_likelihood(power, found, spectra)
@@ -185,7 +188,7 @@ def search(spectra: Spectra, *, small_pixel: float, max_shift: float) -> FloatAr
     coarse, scale = _crop(spectra, COARSE_LENGTH)
     n_frames = coarse.values.shape[1]
     weight = np.exp(
-        -FIRST_B_FACTOR_ANGSTROM2 / 4 * np.square(coarse.ring_frequency / (small_pixel * scale[1]))
+        -FIRST_B_FACTOR_ANGSTROM2 / 4 * np.square(coarse.rings.frequency / (small_pixel * scale[1]))
     )
     power = coarse.power.sum(axis=0)
     weight = weight / np.maximum(power, power.max() * 1e-12)
@@ -215,7 +218,7 @@ def _keep_together(spectra: Spectra, shifts: FloatArray, window: npt.NDArray[np.
     A crystal fits one unit cell off as well: frame by frame, from the middle one, the peak counts that is nearest to
     the frame beside it.
     """
-    aligned = kernels.aligned_sum(spectra.values, spectra.ky, spectra.kx, shifts[None])[0]
+    aligned = kernels.aligned_sum(spectra.values, spectra.rings.ky, spectra.rings.kx, shifts[None])[0]
     weight = on_rings(_fit(spectra, shifts)[0].weight(spectra)[0], spectra)
     others = partial(_peaks, spectra, aligned, weight, window)
     peaks = list(thread_pool().map(others, range(len(shifts)), shifts))
@@ -232,7 +235,7 @@ def _even_drift(spectra: Spectra, weight: FloatArray, window: npt.NDArray[np.boo
     """Shifts of a specimen that drifts evenly, from the mean correlation of frames half the movie apart."""
     frames = spectra.values[0]
     lag = len(frames) // 2
-    cross = np.zeros(spectra.ring.shape, np.complex64)
+    cross = np.zeros(spectra.rings.index.shape, np.complex64)
     for t in range(len(frames) - lag):
         cross += frames[t] * frames[t + lag].conj()
     shift = _highest(cross * on_rings(weight, spectra), spectra, window, origin=False)
@@ -246,7 +249,7 @@ def _climb(
     for round_index in range(COARSE_ROUNDS):
         if round_index:
             weight = _fit(spectra, shifts)[0].weight(spectra)[0]
-        aligned = kernels.aligned_sum(spectra.values, spectra.ky, spectra.kx, shifts[None])[0]
+        aligned = kernels.aligned_sum(spectra.values, spectra.rings.ky, spectra.rings.kx, shifts[None])[0]
         # While all frames stand where the detector stands, its pattern peaks at the origin.
         origin = bool(shifts.any())
         peak = partial(_peak, spectra, aligned, on_rings(weight, spectra), window, origin=origin)
@@ -299,9 +302,9 @@ def _peaks(
 def _with_others(spectra: Spectra, aligned: Picture, t: int, shift: FloatArray) -> Picture:
     """Cross spectrum of frame `t`, which stands at `shift` in the aligned sum, and the other frames."""
     frame = spectra.values[0, t]
-    wave = np.exp(-2j * np.pi * (spectra.ky[:, None] * shift[0] + spectra.kx[None, :] * shift[1])).astype(
-        np.complex64
-    )
+    wave = np.exp(
+        -2j * np.pi * (spectra.rings.ky[:, None] * shift[0] + spectra.rings.kx[None, :] * shift[1])
+    ).astype(np.complex64)
     return np.asarray((aligned - frame * wave) * frame.conj())
 
 
@@ -338,28 +341,30 @@ def _window(shape: tuple[int, int], radius: float) -> npt.NDArray[np.bool_]:
 
 def _crop(spectra: Spectra, length: int) -> tuple[Spectra, FloatArray]:
     """The same spectra on a coarser grid of about `length` pixels a side, and its (y, x) pixel in small pixels."""
-    ny, nx = spectra.shape
+    rings, (ny, nx) = spectra.rings, spectra.shape
     factor = max(1, -(-max(ny, nx) // length))
     my, mx = (2 * max(1, n // factor // 2) for n in (ny, nx))
-    order = np.round(spectra.ky * ny)
+    order = np.round(rings.ky * ny)
     rows = np.flatnonzero((order >= -my // 2) & (order < my // 2))
     columns = slice(0, mx // 2 + 1)
     scale_y, scale_x = ny / my, nx / mx
-    ring = np.ascontiguousarray(spectra.ring[rows, columns])
+    ring = np.ascontiguousarray(rings.index[rows, columns])
     # The new Nyquist lines hold one half of a pair only.
     ring[my // 2, :] = -1
     ring[:, -1] = -1
     values = spectra.values[:, :, rows, columns]
     values[:, :, ring < 0] = 0
-    count = np.bincount(ring[ring >= 0], minlength=len(spectra.ring_count)).astype(np.float64)
+    count = np.bincount(ring[ring >= 0], minlength=len(rings.count)).astype(np.float64)
     coarse = replace(
         spectra,
         values=np.ascontiguousarray(values),
-        ky=(spectra.ky[rows] * scale_y).astype(np.float32),
-        kx=(spectra.kx[columns] * scale_x).astype(np.float32),
-        ring=ring,
-        ring_frequency=spectra.ring_frequency * scale_x,
-        ring_count=count,
+        rings=Rings(
+            ky=(rings.ky[rows] * scale_y).astype(np.float32),
+            kx=(rings.kx[columns] * scale_x).astype(np.float32),
+            index=ring,
+            frequency=rings.frequency * scale_x,
+            count=count,
+        ),
         shape=(my, mx),
     )
     return coarse, np.array([scale_y, scale_x])

@@ -41,10 +41,10 @@ class Sums:
 
 def fit_ratio(sums: Sums, found: Statistics, spectra: Spectra) -> float:
     """The likeliest n P / N for these shifts."""
-    keep = np.flatnonzero(spectra.ring >= 0)
+    keep = np.flatnonzero(spectra.rings.index >= 0)
     step = max(1, len(keep) // MOST_COEFFICIENTS)
     keep = keep[::step]
-    ring = spectra.ring.ravel()[keep]
+    ring = spectra.rings.index.ravel()[keep]
     a, u, c = (picture.ravel()[keep] for picture in (sums.aligned, sums.plain, sums.overlap))
     noise, n = found.noise[0][ring], spectra.values.shape[1]
     ratio = found.signal[0] / found.noise[0]
@@ -91,8 +91,8 @@ def pulls(ratio: float, sums: Sums, found: Statistics, spectra: Spectra) -> tupl
     w_t = exp(-2 pi i k . shift_t).
     """
     n = spectra.values.shape[1]
-    ring = np.maximum(spectra.ring, 0)
-    inside = spectra.ring >= 0
+    ring = np.maximum(spectra.rings.index, 0)
+    inside = spectra.rings.index >= 0
     noise = found.noise[0].astype(np.float32)[ring]
     snr = np.where(inside, (found.signal[0] / found.noise[0]).astype(np.float32)[ring], 0)
     p = np.float32(ratio / n)

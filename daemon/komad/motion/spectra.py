@@ -31,8 +31,32 @@ SIGNAL_WIDTH = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Rings:
+    """How coefficients of a window of some shape fall on rings."""
+
+    ky: npt.NDArray[np.float32]
+    """(my,) cycles per small pixel."""
+    kx: npt.NDArray[np.float32]
+    """(mx,)."""
+    index: npt.NDArray[np.int32]
+    """(my, mx) ring of each coefficient, -1 where it takes no part."""
+    frequency: FloatArray
+    """(n_rings,) mean frequency of each ring, cycles per small pixel."""
+    count: FloatArray
+    """(n_rings,) coefficients in each ring of one window."""
+
+    def mean(self, picture: npt.NDArray[Any]) -> FloatArray:
+        """(n_rings,) mean over each ring of a (my, mx) picture; 0 where a ring is empty."""
+        # Ring -1 becomes bin 0, which is dropped.
+        total = np.bincount(self.index.ravel() + 1, weights=picture.ravel(), minlength=len(self.count) + 1)[
+            1:
+        ]
+        return np.asarray(total / np.maximum(self.count, 1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Spectra:
-    """Fourier transforms of windows of frames, and the rings over which statistics are taken."""
+    """Fourier transforms of windows of frames, with the rings over which statistics are taken."""
 
     values: npt.NDArray[np.complex64]
     """(n_windows, n_frames, my, mx): `rfft2` of the tapered windows, scaled so that white noise keeps its variance,
@@ -42,16 +66,8 @@ class Spectra:
     level: FloatArray
     """(n_windows,) noise of each window relative to the mean, from the finer half of the rings: thick ice and carbon
     let fewer electrons through."""
-    ky: npt.NDArray[np.float32]
-    """(my,) cycles per small pixel."""
-    kx: npt.NDArray[np.float32]
-    """(mx,)."""
-    ring: npt.NDArray[np.int32]
-    """(my, mx) ring of each coefficient, -1 where it takes no part."""
-    ring_frequency: FloatArray
-    """(n_rings,) mean frequency of each ring, cycles per small pixel."""
-    ring_count: FloatArray
-    """(n_rings,) coefficients in each ring of one window."""
+    rings: Rings
+    """How the coefficients of a window fall on rings."""
     q: FloatArray
     """(n_frames, n_rings) amplitude left after radiation damage; 1 without a dose."""
     share: float
@@ -72,22 +88,6 @@ class Spectra:
             power=self.power[frames],
             q=self.q[frames],
         )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rings:
-    """How coefficients of a window of some shape fall on rings."""
-
-    ky: npt.NDArray[np.float32]
-    kx: npt.NDArray[np.float32]
-    index: npt.NDArray[np.int32]
-    """(my, mx), -1 where a coefficient takes no part."""
-    frequency: FloatArray
-    count: FloatArray
-
-    def mean(self, picture: npt.NDArray[Any]) -> FloatArray:
-        """(n_rings,) mean over each ring of a (my, mx) picture; 0 where a ring is empty."""
-        return ring_mean(picture, self.index, self.count)
 
 
 def make_rings(shape: tuple[int, int], *, n_rings: int, low: float, high: float = 0.5) -> Rings:
@@ -166,28 +166,17 @@ def transform(
         values=values,
         power=np.stack([rings.mean(frame) for frame in total]) / len(windows),
         level=np.maximum(level / max(float(level.mean()), 1e-30), LEAST_LEVEL),
-        ky=rings.ky,
-        kx=rings.kx,
-        ring=rings.index,
-        ring_frequency=rings.frequency,
-        ring_count=rings.count,
+        rings=rings,
         q=q,
         share=share,
         shape=(ny, nx),
     )
 
 
-def ring_mean(picture: npt.NDArray[Any], ring: npt.NDArray[np.int32], count: FloatArray) -> FloatArray:
-    """(n_rings,) mean over each ring of a (my, mx) picture; 0 where a ring is empty."""
-    # Ring -1 becomes bin 0, which is dropped.
-    total = np.bincount(ring.ravel() + 1, weights=picture.ravel(), minlength=len(count) + 1)[1:]
-    return np.asarray(total / np.maximum(count, 1))
-
-
 def aligned_power(aligned: npt.NDArray[np.complex64], spectra: Spectra) -> FloatArray:
     """(n_windows, n_rings) mean over each ring of |A|²."""
     power = np.square(aligned.real) + np.square(aligned.imag)
-    return np.stack([ring_mean(window, spectra.ring, spectra.ring_count) for window in power])
+    return np.stack([spectra.rings.mean(window) for window in power])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,7 +203,7 @@ def statistics(power_of_sum: FloatArray, spectra: Spectra) -> Statistics:
     n_frames, total_q = spectra.values.shape[1], spectra.total_q
     mean_sum, mean_power = power_of_sum.mean(axis=0), spectra.power.sum(axis=0)
     # Independent coefficients: what errors go by.
-    count = spectra.ring_count * len(spectra.values) * spectra.share
+    count = spectra.rings.count * len(spectra.values) * spectra.share
     if n_frames == 1:
         return Statistics(
             signal=np.zeros_like(power_of_sum), noise=np.tile(mean_power, (len(power_of_sum), 1))
@@ -245,8 +234,8 @@ def _signal_share(
         return np.ones((1, 1))
     total_q = spectra.total_q
     expected = signal * np.square(total_q)
-    variance = np.square(noise * total_q + expected) / np.maximum(spectra.ring_count * spectra.share, 1e-9)
-    information = np.where(spectra.ring_count > 0, expected / variance, 0)
+    variance = np.square(noise * total_q + expected) / np.maximum(spectra.rings.count * spectra.share, 1e-9)
+    information = np.where(spectra.rings.count > 0, expected / variance, 0)
     strength = np.maximum((information * expected).sum(axis=1), 1e-30)
     share = ((power_of_sum - noise * total_q) * information).sum(axis=1) / strength
     return np.asarray(np.clip(share - 1 / np.sqrt(strength), 0, MAX_SIGNAL_SHARE))[:, None]

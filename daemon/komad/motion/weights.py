@@ -32,10 +32,10 @@ class Weighting:
         optimal = found.weight(spectra)
         if self.kind == "optimal":
             return optimal
-        square = np.square(spectra.ring_frequency)
+        square = np.square(spectra.rings.frequency)
         plain = np.exp(-self.b_factor_angstrom2 / 2 * square / self.small_pixel**2)
         noisy = found.noise * (spectra.total_q * found.signal + found.noise)
-        power = spectra.ring_count * square
+        power = spectra.rings.count * square
         curvature, variance = (plain * found.signal * power).sum(), (plain**2 * noisy * power).sum()
         return np.asarray(np.broadcast_to(plain * (curvature / max(variance, 1e-30)), optimal.shape))
 
@@ -46,8 +46,8 @@ def fisher_information(weight: FloatArray, found: Statistics, spectra: Spectra) 
     E(-d² log L / ds_t ds_u) = -2 w (2 pi k)² q_t² q_u² S off the diagonal, rows adding up to zero; averaged over
     directions k² is k²/2 along one axis.
     """
-    k_square = np.square(2 * np.pi * spectra.ring_frequency) / 2
-    strength = 2 * weight * found.signal * spectra.ring_count * k_square * spectra.share
+    k_square = np.square(2 * np.pi * spectra.rings.frequency) / 2
+    strength = 2 * weight * found.signal * spectra.rings.count * k_square * spectra.share
     q_square = np.square(spectra.q)
     coupling = np.einsum("tr,wr,ur->wtu", q_square, strength, q_square, optimize=True)
     fisher = -coupling
@@ -60,11 +60,11 @@ def on_rings(values: FloatArray, spectra: Spectra) -> npt.NDArray[np.float32]:
     """(..., my, mx) value of each coefficient's ring, zero where it takes no part."""
     # Ring -1 takes the zero that is put last.
     last = np.zeros((*values.shape[:-1], 1))
-    return np.take(np.concatenate([values, last], axis=-1).astype(np.float32), spectra.ring, axis=-1)
+    return np.take(np.concatenate([values, last], axis=-1).astype(np.float32), spectra.rings.index, axis=-1)
 
 
 def log_likelihood(power_of_sum: FloatArray, found: Statistics, spectra: Spectra) -> float:
     """Log L of the shifts that gave this power of the aligned sum, up to a constant of the frames and spectra."""
     ratio = spectra.total_q * found.signal / found.noise
     gain = found.signal / found.noise * power_of_sum / (found.noise * (1 + ratio)) - np.log1p(ratio)
-    return float((spectra.ring_count * gain).sum()) * spectra.share
+    return float((spectra.rings.count * gain).sum()) * spectra.share
