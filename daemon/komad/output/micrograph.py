@@ -17,6 +17,7 @@ from komad.config import Output, Processing
 from komad.errors import OutputError
 from komad.formats import atomic, images, star
 from komad.model import MicrographResult, Movie, OutlierPixels, ReferenceFile
+from komad.output.detector import detector_notes, detector_record, detector_summary
 from komad.output.motion import expected_error_angstrom, finite, motion_lengths_px, motion_record
 from komad.output.polynomial import frame_weights, nearest_polynomial
 from komad.output.relion import movie_tables
@@ -87,7 +88,8 @@ def write_micrograph(
     archive_path
         The MRCZ archive; None when there is none.
     outliers
-        The pixels that were replaced; those that are bad in all frames are RELION's `hot_pixels`.
+        The pixels that were replaced; those that are bad in all frames are RELION's `hot_pixels`, hits in single
+        frames stand in the JSON.
     aligned_stack
         Whether this run has written the aligned stack, under its name; if not, one of an earlier run goes.
 
@@ -153,6 +155,7 @@ def write_micrograph(
         **summary,
         **bound_values(movie),
         "motion": motion_record(result.motion, movie, polynomial),
+        "detector": detector_record(result.detector, outliers),
         "file_sizes_bytes": sizes,
     }
     atomic.write_text(paths["details"], _json(details) + "\n")
@@ -225,6 +228,7 @@ def summarise(
         "shift_error_px": finite(result.motion.shift_error_px),
         "expected_error_angstrom": expected_error_angstrom(result.motion, movie),
         "n_outliers": result.n_outliers,
+        "detector": detector_summary(result.detector),
         "mean_e_per_px_frame": finite(result.mean_e_per_px_frame),
         "timings_s": {stage: round(seconds, 4) for stage, seconds in result.timings_s.items()},
         "warnings": warnings_of(result, movie),
@@ -232,8 +236,9 @@ def summarise(
 
 
 def warnings_of(result: MicrographResult, movie: Movie) -> list[str]:
-    """What a person should know of the movie: what the stages said, and sources of parameters that disagree."""
-    return [*result.warnings, *(f"{name}: {note}" for name, note in movie.acquisition.notes.items())]
+    """What a person should know of the movie: stages, detector, and sources of parameters that disagree."""
+    sources = (f"{name}: {note}" for name, note in movie.acquisition.notes.items())
+    return [*result.warnings, *detector_notes(result.detector), *sources]
 
 
 def _write_thumbnail(path: Path, result: MicrographResult, movie: Movie) -> None:

@@ -1,0 +1,94 @@
+"""What the files of a movie say of the detector: plain values, no NaN; and what a person should know of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from komad.model import ALL_FRAMES, DetectorReport, OutlierPixels
+from komad.output.motion import finite
+
+MAX_XRAYS_LISTED = 1000
+"""Of hits in single frames; their number is always told."""
+STRONG_PATTERN = 0.03
+"""Relative standard deviation of what the gain reference left. A fresh reference leaves less than 0.01."""
+FEW_STACKS = 0.5
+"""Of those that a full window has."""
+MANY_LEFT_OUT = 1 / 3
+"""Of all neighbours that were looked at."""
+
+
+def detector_summary(report: DetectorReport) -> dict[str, object]:
+    """The numbers that indices keep of a movie; those that could not be measured are None."""
+    window = report.window
+    return {
+        "correlation_raw": finite(report.correlation_raw),
+        "correlation_outliers": finite(report.correlation_outliers),
+        "correlation_koma": finite(report.correlation_koma),
+        "n_hot": report.n_hot,
+        "n_dead": report.n_dead,
+        "n_defects": report.n_defects,
+        "n_xrays": report.n_xrays,
+        "pattern_spread": finite(report.pattern_spread),
+        "pattern_correlation": finite(report.pattern_correlation),
+        "koma_mode": window.mode,
+        "n_stacks": report.n_stacks,
+        "n_wanted": window.wanted,
+        "n_left_out": len(window.left_out),
+    }
+
+
+def detector_record(report: DetectorReport, outliers: OutlierPixels) -> dict[str, object]:
+    """All that `<stem>.json` says of the detector.
+
+    To the summary it adds the movies whose stack sums were averaged, those that were left out and why, how much of each
+    part of the pattern the movie shows, and where x-rays hit: [frame, y, x], the first MAX_XRAYS_LISTED of them.
+    """
+    window = report.window
+    hits = np.flatnonzero(outliers.frame != ALL_FRAMES)
+    hits = hits[np.argsort(outliers.frame[hits], kind="stable")][:MAX_XRAYS_LISTED]
+    return {
+        **detector_summary(report),
+        "scale": {part: finite(value) for part, value in report.scale.items()},
+        "window": {
+            "members": list(window.members),
+            "left_out": {str(movie_id): why for movie_id, why in window.left_out.items()},
+            "note": window.note,
+        },
+        "xrays_frame_yx": np.column_stack([outliers.frame[hits], outliers.yx[hits]]).tolist(),
+    }
+
+
+def detector_notes(report: DetectorReport) -> Iterator[str]:
+    """One sentence for each thing that is not as it should be.
+
+    Shares are rounded, so that the movies of a session say the same and are counted together.
+    """
+    if report.pattern_spread > STRONG_PATTERN:
+        yield (
+            f"the gain reference leaves a pattern of about {round(100 * report.pattern_spread)} % of the mean: take a "
+            "new one, and look at its orientation with `komad gain check`"
+        )
+    window = report.window
+    n_lost = len(window.members) - report.n_stacks
+    if n_lost > 0:
+        yield (
+            f"{n_lost} of the {len(window.members)} stack sums for KOMA could not be read: the pattern comes from "
+            "the others"
+        )
+    if window.mode != "off" and report.n_stacks < FEW_STACKS * window.wanted:
+        yield (
+            f"KOMA had less than half of its {window.wanted} stack sums"
+            f"{f': {window.note}' if window.note else ''}"
+        )
+    n_looked_at = len(window.members) + len(window.left_out)
+    if len(window.left_out) > max(2, MANY_LEFT_OUT * n_looked_at):
+        yield (
+            f"KOMA left out many neighbouring movies, the most common reason: {_most_common(window.left_out)}"
+        )
+
+
+def _most_common(reasons: Mapping[int, str]) -> str:
+    return Counter(reasons.values()).most_common(1)[0][0]
