@@ -17,11 +17,11 @@ class Calibration:
     """corrected = frame * gain + offset."""
 
     gain: FloatArray
-    """(ny, nx); zero, which makes a pixel an outlier, where a reference is not a number."""
+    """(ny, nx); zero, which makes a pixel a defect, where a reference is not a number or the gain not positive."""
     offset: FloatArray
     """(ny, nx)."""
     n_invalid: int
-    """Pixels at which a reference is not a number."""
+    """Pixels at which a reference is not a number, or the gain zero or negative."""
 
 
 def calibrate(
@@ -45,7 +45,7 @@ def calibrate(
             )
     multiplier = np.ones(shape, np.float32) if gain is None else np.ascontiguousarray(gain, np.float32)
     offset = np.zeros(shape, np.float32) if dark is None else (-dark * multiplier).astype(np.float32)
-    invalid = ~(np.isfinite(multiplier) & np.isfinite(offset))
+    invalid = ~((multiplier > 0) & np.isfinite(multiplier) & np.isfinite(offset))
     n_invalid = int(np.count_nonzero(invalid))
     if n_invalid:
         multiplier, offset = (np.where(invalid, np.float32(0), array) for array in (multiplier, offset))
