@@ -62,11 +62,19 @@ def komad_results(folder: Path) -> Path:
     return folder / "komad"
 
 
-def run_komad(folder: Path, spec: MovieSpec, *extra: str) -> Cost:
-    """`komad process` on a prepared movie, with gain, dose weighting and all outputs that `extra` leaves."""
+def run_komad(folder: Path, spec: MovieSpec, *extra: str, n_movies: int = 1) -> Cost:
+    """`komad process` on a prepared movie, with gain, dose weighting and all outputs that `extra` leaves.
+
+    With more `n_movies` the same file comes again under other names.
+    """
     out = komad_results(folder)
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "komad", "process", str(folder / MOVIE), "-o", str(out)]
+    movies = [folder / MOVIE]
+    for number in range(2, n_movies + 1):
+        movies.append(movies[0].with_stem(f"{movies[0].stem}_{number}"))
+        movies[-1].unlink(missing_ok=True)
+        movies[-1].hardlink_to(movies[0])
+    command = [sys.executable, "-m", "komad", "process", *map(str, movies), "-o", str(out)]
     command += ["--gain", str(folder / "gain.mrc"), "--pixel-size", str(spec.pixel_size_angstrom)]
     command += ["--voltage", str(spec.voltage_kv), "--dose-per-frame", str(spec.dose_per_frame), *extra]
     return _checked(run(command))
