@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
 from pathlib import Path
 
@@ -81,53 +80,6 @@ def test_reference_that_cannot_be_read(tmp_path: Path) -> None:
         assert str(tmp_path / name) in str(caught.value)
 
 
-def test_real_defect_map(tmp_path: Path) -> None:
-    """The defect map of a K3 (5760 x 4092) marks the pixels that are not zero."""
-    packed = SHARED_DATA / "k3_motioncor2" / "k3_defect_map.mrc.gz"
-    if not packed.exists():
-        pytest.skip("the real files are not beside this checkout")
-    (tmp_path / "defects.mrc").write_bytes(gzip.decompress(packed.read_bytes()))
-    raw = np.fromfile(tmp_path / "defects.mrc", np.int8, offset=1024).reshape(4092, 5760)
-    np.testing.assert_array_equal(images.read_defects(tmp_path / "defects.mrc", (4092, 5760)), raw != 0)
-    with pytest.raises(ReferenceFileError, match="has 5760 x 4092 pixels, the frames 4092 x 5760"):
-        images.read_defects(tmp_path / "defects.mrc", (5760, 4092))
-
-
-def test_defect_map_from_tiff_is_flipped(tmp_path: Path) -> None:
-    """A TIFF map is in the row order of TIFF frames."""
-    drawn = np.zeros((8, 9), np.uint8)
-    drawn[0, 2] = 1
-    tifffile.imwrite(tmp_path / "defects.tif", drawn)
-    assert np.argwhere(images.read_defects(tmp_path / "defects.tif", (8, 9))).tolist() == [[7, 2]]
-
-
-def test_defect_boxes(tmp_path: Path) -> None:
-    """Boxes are x, y, width, height from 0 in MRC row order; comments and blank lines are passed over."""
-    (tmp_path / "defects.txt").write_text("# columns\n3 0 1 8\n\n0 5\t9 2  # rows\n")
-    expected = np.zeros((8, 9), bool)
-    expected[:, 3] = True
-    expected[5:7, :] = True
-    np.testing.assert_array_equal(images.read_defects(tmp_path / "defects.txt", (8, 9)), expected)
-
-
-@pytest.mark.parametrize(
-    "line", ["1 2 3", "1 2 3 x", "1 2 3 4 5", "0 0 0 4", "-1 0 2 2", "8 0 2 1", "0 7 1 2"]
-)
-def test_bad_defect_box(tmp_path: Path, line: str) -> None:
-    """A line that is no box, or a box outside the frames, is named."""
-    (tmp_path / "defects.txt").write_text(f"0 0 9 8\n{line}\n")
-    with pytest.raises(ReferenceFileError, match=rf"defects\.txt, line 2: .*{line}"):
-        images.read_defects(tmp_path / "defects.txt", (8, 9))
-
-
-def test_missing_defects(tmp_path: Path) -> None:
-    """A defect file that is not there, or empty as after a failed copy, is a reference error."""
-    (tmp_path / "empty.txt").touch()
-    for name, message in (("gone.txt", "cannot be read"), ("empty.txt", "is empty")):
-        with pytest.raises(ReferenceFileError, match=rf"{name} {message}"):
-            images.read_defects(tmp_path / name, (8, 9))
-
-
 @pytest.mark.parametrize("float16", [False, True])
 def test_written_micrograph_is_valid(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], float16: bool
@@ -197,3 +149,50 @@ def test_a_file_of_somebody_else_is_kept(tmp_path: Path) -> None:
     for _ in range(2):
         images.write_mrc(tmp_path / "b.mrc", picture, pixel_size_angstrom=1.0)
     np.testing.assert_array_equal(images.read_image(tmp_path / "b.mrc"), picture)
+
+
+ASYMMETRIC = np.arange(1, 13, dtype=np.float32).reshape(3, 4)
+
+
+@pytest.mark.parametrize("name", ["gain.mrc", "gain.tif", "GAIN.TIFF", "20240101_EER_GainReference.gain"])
+def test_a_reference_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
+    """Written and read, each format gives the same picture in MRC row order, and the input stays."""
+    images.write_reference(tmp_path / name, ASYMMETRIC)
+    np.testing.assert_array_equal(images.read_image(tmp_path / name), ASYMMETRIC)
+    np.testing.assert_array_equal(ASYMMETRIC, np.arange(1, 13).reshape(3, 4))
+
+
+def test_rows_of_a_written_reference(tmp_path: Path) -> None:
+    """Other programs see the first row of a TIFF at the top: it is the last one in MRC order."""
+    images.write_reference(tmp_path / "gain.mrc", ASYMMETRIC)
+    images.write_reference(tmp_path / "gain.gain", ASYMMETRIC)
+    with mrcfile.open(tmp_path / "gain.mrc") as mrc:
+        np.testing.assert_array_equal(mrc.data, ASYMMETRIC)
+        assert b"komad gain reference" in bytes(mrc.header.label[0])
+    stored = tifffile.imread(tmp_path / "gain.gain")
+    assert stored.dtype == np.float32
+    np.testing.assert_array_equal(stored, ASYMMETRIC[::-1])
+
+
+def test_a_reference_never_takes_the_place_of_a_file(tmp_path: Path) -> None:
+    """A name that is taken, or of no known format, is refused before anything is written."""
+    (tmp_path / "gain.tif").write_text("the only one")
+    with pytest.raises(ParameterError, match=r"gain\.tif is there already and is kept"):
+        images.write_reference(tmp_path / "gain.tif", ASYMMETRIC)
+    with pytest.raises(ParameterError, match=r"ends in \.gain, \.mrc, \.tif, \.tiff"):
+        images.write_reference(tmp_path / "gain.dm4", ASYMMETRIC)
+    assert [path.name for path in tmp_path.iterdir()] == ["gain.tif"]
+    assert (tmp_path / "gain.tif").read_text() == "the only one"
+
+
+def test_a_reference_is_not_replaced_by_a_micrograph(tmp_path: Path) -> None:
+    """What `komad gain` wrote is no result of a movie: it is kept."""
+    images.write_reference(tmp_path / "a.mrc", ASYMMETRIC)
+    with pytest.raises(OutputError, match="was not written by komad"):
+        images.write_mrc(tmp_path / "a.mrc", ASYMMETRIC, pixel_size_angstrom=1.0)
+
+
+def test_a_reference_of_values_that_are_no_numbers(tmp_path: Path) -> None:
+    """They are written as 0, which makes them defects for every program."""
+    images.write_reference(tmp_path / "a.mrc", np.array([[np.nan, 2], [np.inf, -1]], np.float32))
+    assert images.read_image(tmp_path / "a.mrc").tolist() == [[0, 2], [0, -1]]

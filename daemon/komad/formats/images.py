@@ -7,6 +7,7 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import numpy.typing as npt
+import tifffile
 
 from komad import __version__
 from komad.errors import MovieError, OutputError, ParameterError, ReferenceFileError
@@ -14,17 +15,18 @@ from komad.formats.atomic import atomic_file
 from komad.formats.movies import open_movie
 from komad.formats.mrc import HEADER_BYTES, MrcReader
 from komad.formats.reader import MovieReader
-from komad.formats.source import SourceFile
 
 LABEL = "komad micrograph"
 """In the header of every picture that we write: what has it may be replaced by a later run."""
 LABELS_AT = 224
-MAX_TEXT_BYTES = 1 << 20
-"""A list of defect boxes is not longer."""
+REFERENCE_LABEL = "komad gain reference"
+MRC_SUFFIXES = frozenset({".mrc"})
+TIFF_SUFFIXES = frozenset({".tif", ".tiff", ".gain"})
+"""`.gain` is what the software of Falcon 4 calls its gain references, TIFF files of one picture."""
 
 
 def read_image(path: Path) -> npt.NDArray[np.float32]:
-    """Read a gain or dark reference (MRC, MRCZ or TIFF with one picture) as (ny, nx) float32 in MRC row order.
+    """Read a gain or dark reference (MRC, MRCZ, TIFF or `.gain` with one picture) as (ny, nx) float32 in MRC row order.
 
     An MRC whose header counts more pictures than its length has room for is taken as the one picture that it holds:
     Direct Electron's gain references claim nz = 32766.
@@ -51,26 +53,45 @@ def _holds_one_picture(reader: MovieReader) -> bool:
     return isinstance(reader, MrcReader) and reader.frames_in_file == 1
 
 
-def read_defects(path: Path, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Read which pixels of a frame (ny, nx) are defect, in MRC row order.
-
-    A defect map is a picture whose non-zero pixels are bad; its shape must be `shape`. A text file lists one box per
-    line, `x y width height` in pixels from 0 (as MotionCor2 and RELION read it); `#` begins a comment.
+def check_new_reference(path: Path) -> None:
+    """Look whether a reference can be written under this name.
 
     Raises
     ------
-    ReferenceFileError
-        The file is missing, is neither, or does not fit the frames.
+    ParameterError
+        The suffix is of no known format, or there is a file already: it may be the only copy of another reference.
     """
-    text = _text(path)
-    if text is not None:
-        return _boxes(text, path, shape)
-    image = read_image(path)
-    if image.shape != shape:
-        raise ReferenceFileError(
-            f"the defect map {path} has {image.shape[1]} x {image.shape[0]} pixels, the frames {shape[1]} x {shape[0]}"
+    if path.suffix.lower() not in MRC_SUFFIXES | TIFF_SUFFIXES:
+        raise ParameterError(
+            f"{path}: the name of a reference ends in {', '.join(sorted(MRC_SUFFIXES | TIFF_SUFFIXES))}"
         )
-    return image != 0
+    if path.exists():
+        raise ParameterError(f"{path} is there already and is kept; name a new file, or move it away")
+
+
+def write_reference(path: Path, image: npt.NDArray[np.float32]) -> None:
+    """Write a gain reference (ny, nx), given in MRC row order, as 32-bit floats; MRC or TIFF by its suffix.
+
+    Values that are no numbers are written as 0, which all programs take for a defect.
+
+    Raises
+    ------
+    ParameterError
+        As `check_new_reference`.
+    OutputError, DiskFullError
+        The file cannot be written.
+    """
+    check_new_reference(path)
+    image = np.where(np.isfinite(image), image, 0).astype(np.float32, copy=False)
+    with atomic_file(path) as temporary:
+        if path.suffix.lower() in MRC_SUFFIXES:
+            with mrcfile.new(temporary, overwrite=True) as mrc:
+                mrc.set_data(image)
+                mrc.header.nlabl = 0
+                mrc.add_label(f"{REFERENCE_LABEL} {__version__}")
+        else:  # the first row of a TIFF is the last one of the picture in MRC order
+            label = f"{REFERENCE_LABEL} {__version__}"
+            tifffile.imwrite(temporary, image[::-1], photometric="minisblack", software=label, metadata=None)
 
 
 def write_mrc(
@@ -122,41 +143,3 @@ def refuse_foreign(path: Path) -> None:
         raise OutputError(
             f"{path} exists and was not written by komad; it is kept: choose another output folder, or move it away"
         )
-
-
-def _text(path: Path) -> str | None:
-    """The content, if it is text."""
-    try:
-        with SourceFile(path) as source:
-            raw = source.read(0, MAX_TEXT_BYTES + 1)
-    except MovieError as error:
-        raise ReferenceFileError(f"the defects cannot be used: {error}") from error
-    if not raw:
-        raise ReferenceFileError(f"the defects cannot be used: {path} is empty (0 bytes)")
-    if b"\0" in raw or len(raw) > MAX_TEXT_BYTES:
-        return None
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return None
-
-
-def _boxes(text: str, path: Path, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    defects = np.zeros(shape, dtype=np.bool_)
-    ny, nx = shape
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.partition("#")[0].split()
-        if not words:
-            continue
-        try:
-            x, y, width, height = (int(word) for word in words)
-        except ValueError:
-            raise ReferenceFileError(
-                f"{path}, line {number}: '{line.strip()}' is no box `x y width height`"
-            ) from None
-        if min(x, y) < 0 or min(width, height) < 1 or x + width > nx or y + height > ny:
-            raise ReferenceFileError(
-                f"{path}, line {number}: the box '{line.strip()}' does not lie inside frames of {nx} x {ny} pixels"
-            )
-        defects[y : y + height, x : x + width] = True
-    return defects

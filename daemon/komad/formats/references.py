@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from komad.detector.gain import orient
 from komad.errors import ReferenceFileError
-from komad.formats.images import read_defects, read_image
+from komad.formats.defects import Defects, read_defects
+from komad.formats.images import read_image
 from komad.model import ReferenceFile, References
 
 N_CACHED = 2
@@ -29,6 +32,8 @@ class LoadedReferences:
     dark: npt.NDArray[np.float32] | None = None
     defects: npt.NDArray[np.bool_] | None = None
     """True where a pixel is bad."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know of the files, in plain words."""
 
 
 def load(references: References, shape: tuple[int, int]) -> LoadedReferences:
@@ -40,10 +45,12 @@ def load(references: References, shape: tuple[int, int]) -> LoadedReferences:
         A file cannot be read or has another size than the frames; the message names both sizes and what to try.
     """
     gain, dark, defects = references.gain, references.dark, references.defects
+    marked = _defects(defects, shape) if defects else None
     return LoadedReferences(
         gain=_gain(gain, references.gain_rot, references.gain_flip, shape) if gain else None,
         dark=_dark(dark, shape) if dark else None,
-        defects=_defects(defects, shape) if defects else None,
+        defects=marked.pixels if marked else None,
+        warnings=tuple(_warnings(defects, marked, shape)),
     )
 
 
@@ -59,12 +66,6 @@ def check(references: References, shape: tuple[int, int]) -> None:
         _defects.__wrapped__(defects, shape)
 
 
-def orient(image: npt.NDArray[np.float32], *, gain_rot: int, gain_flip: int) -> npt.NDArray[np.float32]:
-    """Turn by `gain_rot` quarters, then flip: 1 upside down, 2 left to right."""
-    turned = np.rot90(image, -gain_rot)
-    return {0: turned, 1: turned[::-1, :], 2: turned[:, ::-1]}[gain_flip]
-
-
 @lru_cache(N_CACHED)
 def _gain(
     file: ReferenceFile, gain_rot: int, gain_flip: int, shape: tuple[int, int]
@@ -73,6 +74,11 @@ def _gain(
     if image.shape != shape:
         advice = _advice(image.shape, shape, f"gain_rot = {(gain_rot + 1) % 4} or {(gain_rot + 3) % 4}")
         raise ReferenceFileError(_wrong_size("gain", file.original_path, image.shape, shape) + advice)
+    if not np.any((image > 0) & np.isfinite(image)):
+        raise ReferenceFileError(
+            f"{file.original_path}: the gain reference has no pixel above zero, so nothing would be left of the movie; "
+            "give another file, or take one from the movies with `komad gain estimate`"
+        )
     return np.ascontiguousarray(image)
 
 
@@ -86,8 +92,16 @@ def _dark(file: ReferenceFile, shape: tuple[int, int]) -> npt.NDArray[np.float32
 
 
 @lru_cache(N_CACHED)
-def _defects(file: ReferenceFile, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+def _defects(file: ReferenceFile, shape: tuple[int, int]) -> Defects:
     return read_defects(file.path, shape)
+
+
+def _warnings(file: ReferenceFile | None, defects: Defects | None, shape: tuple[int, int]) -> Iterator[str]:
+    if file and defects and defects.n_outside:
+        yield (
+            f"{defects.n_outside} of {defects.n_given} defects in {file.original_path} lie outside of frames of "
+            f"{shape[1]} x {shape[0]} pixels, and are ignored"
+        )
 
 
 def _wrong_size(kind: str, path: Path, image: tuple[int, ...], frames: tuple[int, int]) -> str:

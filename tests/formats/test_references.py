@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from komad.detector.gain import orient
 from komad.errors import ReferenceFileError as WrongReferenceError
 from komad.formats.images import write_mrc
-from komad.formats.references import load, orient
+from komad.formats.references import load
 from komad.model import ReferenceFile, References
+from tests.formats.files import write_mrc_movie
 
 IMAGE = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
 
@@ -75,3 +77,23 @@ def test_references_are_read_once(tmp_path: Path) -> None:
     first = load(References(gain=gain), (2, 3)).gain
     (tmp_path / "gain.mrc").unlink()
     assert load(References(gain=gain), (2, 3)).gain is first
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
+def test_a_gain_without_a_usable_pixel(tmp_path: Path, value: float) -> None:
+    """A gain that would leave nothing of a movie is an error that names the file and the way out."""
+    path = write_mrc_movie(tmp_path / "gain.mrc", np.full((1, 2, 3), value, np.float32), 2)
+    gain = ReferenceFile(path=path, original_path=path, sha256=f"all {value}")
+    with pytest.raises(WrongReferenceError, match=r"gain\.mrc: .* no pixel above zero.*komad gain estimate"):
+        load(References(gain=gain), (2, 3))
+
+
+def test_defects_outside_are_told(tmp_path: Path) -> None:
+    """How many defects do not lie in the frames goes with the references; nothing is said when all do."""
+    for name, text, warnings in (("a", "0 0 1 1", 0), ("b", "0 0 1 1\n7 0 1 1", 1)):
+        path = tmp_path / f"{name}.txt"
+        path.write_text(text)
+        loaded = load(References(defects=ReferenceFile(path=path, original_path=path, sha256=name)), (2, 3))
+        assert len(loaded.warnings) == warnings
+    assert "1 of 2 defects" in loaded.warnings[0]
+    assert "b.txt lie outside of frames of 3 x 2 pixels" in loaded.warnings[0]
