@@ -151,12 +151,13 @@ def test_serialem_for_trimmed_frames(tmp_path: Path) -> None:
 
 def test_usable_area_of_serialem(tmp_path: Path) -> None:
     """What lies above, left of, below and right of the usable area is bad; 0 is the edge of the camera."""
-    head = "CameraSizeX 8\nCameraSizeY 6\n"
-    expected = as_drawn("########", "#.....##", "#.....##", "#.....##", "#.....##", "########")
+    head = "CameraSizeX 10\nCameraSizeY 7\n"
+    middle = "#.......##"
+    expected = as_drawn("#" * 10, middle, middle, middle, middle, "#" * 10, "#" * 10)
     np.testing.assert_array_equal(
-        defects_of(tmp_path / "a.txt", head + "UsableArea 1 1 4 5\n", (6, 8)), expected
+        defects_of(tmp_path / "a.txt", head + "UsableArea 1 1 4 7\n", (7, 10)), expected
     )
-    assert not defects_of(tmp_path / "b.txt", head + "UsableArea 0 0 0 0\n", (6, 8)).any()
+    assert not defects_of(tmp_path / "b.txt", head + "UsableArea 0 0 0 0\n", (7, 10)).any()
 
 
 @pytest.mark.parametrize(
