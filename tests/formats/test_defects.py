@@ -151,13 +151,12 @@ def test_serialem_for_trimmed_frames(tmp_path: Path) -> None:
 
 def test_usable_area_of_serialem(tmp_path: Path) -> None:
     """What lies above, left of, below and right of the usable area is bad; 0 is the edge of the camera."""
-    head = "CameraSizeX 10\nCameraSizeY 7\n"
-    middle = "#.......##"
-    expected = as_drawn("#" * 10, middle, middle, middle, middle, "#" * 10, "#" * 10)
-    np.testing.assert_array_equal(
-        defects_of(tmp_path / "a.txt", head + "UsableArea 1 1 4 7\n", (7, 10)), expected
-    )
-    assert not defects_of(tmp_path / "b.txt", head + "UsableArea 0 0 0 0\n", (7, 10)).any()
+    head = "CameraSizeX 40\nCameraSizeY 30\n"
+    seen_from_above = np.ones((30, 40), bool)
+    seen_from_above[2 : 27 + 1, 3 : 35 + 1] = False
+    pixels = defects_of(tmp_path / "a.txt", head + "UsableArea 2 3 27 35\n", (30, 40))
+    np.testing.assert_array_equal(pixels[::-1], seen_from_above)
+    assert not defects_of(tmp_path / "b.txt", head + "UsableArea 0 0 0 0\n", (30, 40)).any()
 
 
 @pytest.mark.parametrize(
