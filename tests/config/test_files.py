@@ -105,7 +105,7 @@ def test_every_option_is_explained() -> None:
 
 def test_limits_are_those_of_the_program() -> None:
     """Where a number has a lower and an upper limit, the comment above it names both, as `0 to 50`."""
-    for section in ("watching", "output", "processing", "archive", "workers", "queue"):
+    for section in ("watching", "output", "processing", "koma", "gain_check", "archive", "workers", "queue"):
         for name, field in type(getattr(Settings(), section)).model_fields.items():
             limits = {
                 kind: f"{getattr(limit, kind):g}"
@@ -121,10 +121,19 @@ def test_limits_are_those_of_the_program() -> None:
 
 def test_choices_are_all_named() -> None:
     """Where a value is one of a few words, the comment names each of them."""
-    for section, name in (("archive", "codec"), ("log", "level"), ("log", "format")):
+    for section, name in (
+        ("processing", "outlier_fill"),
+        ("koma", "mode"),
+        ("koma", "method"),
+        ("gain_check", "action"),
+        ("archive", "codec"),
+        ("log", "level"),
+        ("log", "format"),
+    ):
         field = type(getattr(Settings(), section)).model_fields[name]
-        comment = TEXT.split(f"\n{name} = ")[0].rsplit("\n\n", 1)[-1] if section == "archive" else TEXT
-        assert all(word in comment for word in get_args(field.annotation))
+        table = TEXT.split(f"\n[{section}]\n")[1]
+        comment = table.split(f"\n{name} = ")[0].rsplit("\n\n", 1)[-1] if section != "log" else TEXT
+        assert all(word in comment for word in get_args(field.annotation)), name
 
 
 @pytest.mark.parametrize("preset", sorted(path.name for path in (CONFIG / "presets").glob("*.toml")))

@@ -194,3 +194,26 @@ def test_a_tilt_that_no_series_lists_yet_waits() -> None:
     lost = replace(COMPLETE, earlier_exposures=None)
     assert "watch.tilt_series_mdoc (--tilt-mdoc)" in missing_parameters(lost, Processing())
     assert missing_parameters(lost, Processing(dose_weighting=False)) == ""
+
+
+def test_time_of_a_frame() -> None:
+    """From the configuration, else the exposure time of a sidecar by the number of frames, else unknown."""
+    movie = header(100, 100, n_frames=40)
+    sidecar = Reading(name="a.xml", facts={"exposure_time_s": 3.2})
+    found = resolve(movie, AcquisitionSettings(), sidecar)
+    assert found.frame_time_s == pytest.approx(0.08)
+    assert found.sources["frame_time_s"] == "a.xml"
+    configured = resolve(movie, AcquisitionSettings(frame_time_s=0.05), sidecar)
+    assert configured.frame_time_s == 0.05
+    assert "a.xml says 0.08" in configured.notes["frame_time_s"]
+    for unknown in (NO_SIDECAR, Reading(name="a.xml", facts={"exposure_time_s": 0.0})):
+        assert resolve(movie, AcquisitionSettings(), unknown).frame_time_s is None
+
+
+@pytest.mark.parametrize("gamma", ["k2", (0.12, -1.04, -0.0336, 1.04)])
+def test_a_gain_that_depends_on_the_dose_rate_needs_the_time_of_a_frame(gamma: object) -> None:
+    """Without it the movie waits, and is told what to set; a power that is one number needs no time."""
+    processing = Processing.model_validate({"gain_gamma": gamma})
+    assert "set acquisition.frame_time_s" in missing_parameters(COMPLETE, processing)
+    assert missing_parameters(replace(COMPLETE, frame_time_s=0.05), processing) == ""
+    assert missing_parameters(COMPLETE, Processing(gain_gamma=0.9)) == ""

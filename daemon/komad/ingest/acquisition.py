@@ -4,7 +4,7 @@ Order of precedence, for each value by itself:
 
 1. supplied by the operator (`komad supply`, options of `komad process`),
 2. configuration: `acquisition` of the watched folder,
-3. sidecar: SerialEM's `.mdoc` or EPU's `.xml`,
+3. sidecar: SerialEM's `.mdoc` or EPU's `.xml` (the time of a frame: exposure time by number of frames),
 4. header of the movie (pixel size only),
 5. the default, for spherical aberration, amplitude contrast, pre-exposure and optics group.
 
@@ -96,7 +96,7 @@ def _offers(
             named = [field for field, source in bound.sources.items() if source == kept]
             offers.append((kept, {field: getattr(bound, field) for field in named}))
     offers.append(("configuration", settings.model_dump(include=settings.model_fields_set)))
-    offers.append((reading.name, reading.values))
+    offers.append((reading.name, {**reading.values, **_frame_time(header, reading)}))
     offers.append(("header", _from_header(header)[0]))
     return _with_one_list(offers)
 
@@ -138,6 +138,12 @@ def missing_parameters(acquisition: Acquisition, processing: Processing) -> str:
             "movie (yet), so that the dose before it is not known"
             + (f" ({acquisition.notes['sidecar']})" if "sidecar" in acquisition.notes else "")
         )
+    by_dose_rate = processing.gain_gamma == "k2" or isinstance(processing.gain_gamma, tuple)
+    if by_dose_rate and acquisition.frame_time_s is None:
+        return (
+            "time of a frame unknown, and with it the dose rate that processing.gain_gamma needs: set "
+            "acquisition.frame_time_s of this folder in the configuration, or give gain_gamma as one number"
+        )
     voltage = acquisition.voltage_kv
     if processing.dose_weighting and not VOLTAGE_KV[0] <= (voltage or 0.0) <= VOLTAGE_KV[-1]:
         return (
@@ -168,6 +174,12 @@ def _from_header(header: MovieHeader) -> tuple[dict[str, float], dict[str, str]]
             "pixel_size_angstrom": "the header says exactly 1 Å, which programs write when they do not know"
         }
     return {"pixel_size_angstrom": pixel_size}, {}
+
+
+def _frame_time(header: MovieHeader, reading: Reading) -> dict[str, float]:
+    """Exposure time of a frame; sidecars tell that of the whole movie."""
+    whole = reading.facts.get("exposure_time_s")
+    return {"frame_time_s": whole / header.n_frames} if isinstance(whole, float | int) and whole > 0 else {}
 
 
 def _disagreement(said: list[tuple[str, Any]]) -> str:
