@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from komad.status.places import Place
+from komad.store.detector import DetectorFacts, GainCheck, History, MovieHealth, Series
 from komad.store.overview import HeldGroup, JobError, Overview, WarningGroup, Window, WorkerState
 
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
@@ -72,6 +74,57 @@ BUSY = Overview(
     ),
     paused="",
 )
+
+
+def health(number: int, **changes: Any) -> MovieHealth:
+    """What movie `number` shows: a detector that is well, unless changed."""
+    return replace(
+        MovieHealth(
+            movie_id=number,
+            stem=f"FoilHole_{number}",
+            found_at=NOW - timedelta(minutes=1000 - number),
+            series="k3",
+            correlation_raw=4e-3,
+            correlation_outliers=8e-4,
+            correlation_koma=3e-6,
+            n_hot=1200,
+            n_dead=30,
+            n_defects=10,
+            n_xrays=14,
+            pattern_spread=0.006,
+            pattern_correlation=0.8,
+            koma_mode="trailing",
+            n_stacks=24,
+            n_wanted=24,
+            n_left_out=0,
+        ),
+        **changes,
+    )
+
+
+DETECTOR = DetectorFacts(
+    first=tuple(health(number) for number in range(1, 21)),
+    last=tuple(health(number) for number in range(951, 971)),
+    has_gain=True,
+    gain_check=GainCheck(
+        verdict="ok", best=(0, 0), confidence=31.2, sentence="the gain lies right", accepted=False
+    ),
+    n_waiting=2,
+    waiting_reason="KOMA waits for the archive of FoilHole_970 (for 600 s at most)",
+    n_stack_sums=123,
+    stack_sum_bytes=1_400_000_000,
+)
+
+SERIES = Series(ny=4092, nx=5760, gain="ab" * 32, gain_rot=0, gain_flip=0)
+
+
+def history(*movies: MovieHealth, **series: Series) -> History:
+    """Movies, and their series in the order of their first ones; those not given are SERIES."""
+    return History(
+        movies=movies,
+        series={name: series.get(name, SERIES) for name in dict.fromkeys(m.series for m in movies)},
+    )
+
 
 PLACES = (
     Place(role="watch", path=Path("/mnt/camera"), reachable=True, free_bytes=1, device=7),

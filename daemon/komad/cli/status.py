@@ -24,7 +24,7 @@ def status(
         bool, typer.Option("--json", help="Print JSON for scripts; the keys are stable.")
     ] = False,
 ) -> None:
-    """Show how the session goes: last movie, counts, rates, backlog, workers, disks, errors.
+    """Show how the session goes: last movie, counts, rates, backlog, workers, disks, detector, errors.
 
     Example: komad status --watch
     """
@@ -47,10 +47,16 @@ def current_view(places: Places) -> StatusView:
     """Read the facts and work out the view of this moment."""
     from komad.status.places import look
     from komad.status.view import build_view
+    from komad.store.detector import read_detector
     from komad.store.overview import read_overview
 
     now = datetime.now(UTC)
-    return build_view(read_overview(places.state, now=now), look(places.roles()), now=now)
+    return build_view(
+        read_overview(places.state, now=now),
+        look(places.roles()),
+        detector=read_detector(places.state),
+        now=now,
+    )
 
 
 def follow(places: Places, *, interval_s: float = 2.0) -> None:

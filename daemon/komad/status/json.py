@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from komad.status.detector import DetectorView
 from komad.status.view import StatusView
 
 SCHEMA_VERSION = 1
@@ -25,7 +26,15 @@ def to_json(view: StatusView) -> dict[str, object]:
         "workers": [asdict(worker) for worker in view.workers],
         "disks": [{**asdict(disk), "paths": [str(path) for path in disk.paths]} for disk in view.disks],
         "folders": [{"path": str(folder.path), "reachable": folder.reachable} for folder in view.folders],
+        "detector": _detector(view.detector),
         "held": [asdict(group) for group in view.held],
         "errors": [asdict(error) for error in view.errors],
         "warnings": [asdict(warning) for warning in view.warnings],
     }
+
+
+def _detector(view: DetectorView) -> dict[str, object]:
+    last = None
+    if view.last is not None:
+        last = {**asdict(view.last), "found_at": view.last.found_at.isoformat(timespec="milliseconds")}
+    return {**asdict(view), "last": last, "alarm": view.alarm or None}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from komad.status.detector import DetectorView, GainView, KomaView, Trend
 from komad.status.view import DiskView, ErrorView, Rates, StatusView, WarningView, WorkerView
 
-MAX_WORKERS, MAX_DISKS, MAX_FOLDERS, MAX_HELD, MAX_ERRORS = 4, 2, 2, 3, 3
+MAX_WORKERS, MAX_DISKS, MAX_FOLDERS, MAX_DETECTOR, MAX_HELD, MAX_ERRORS = 4, 2, 2, 4, 3, 3
 """Lines per block, so that all of it stays on one screen."""
+GUTTER = 10
+"""Characters to the left of each block that hold its title."""
 
 DIM, GOOD, CARE, BAD = "dim", "green", "yellow", "bold red"
 
@@ -33,9 +36,10 @@ def render(view: StatusView) -> RenderableType:
         *_block(
             "folders", [_folder(str(place.path), place.reachable) for place in view.folders], MAX_FOLDERS
         ),
+        *_block("detector", list(_detector(view.detector)), MAX_DETECTOR),
         *_block("held", [_held(group.n_jobs, group.kind, group.reason) for group in view.held], MAX_HELD),
-        *_block("errors", [_error(error) for error in view.errors], MAX_ERRORS - bool(view.warnings)),
-        *([_warning(view.warnings[0])] if view.warnings else []),
+        *_block("errors", [_error(error) for error in view.errors], MAX_ERRORS),
+        *_block("warning", [_warning(warning) for warning in view.warnings[:1]], 1),
     )
 
 
@@ -107,20 +111,18 @@ def _pace(view: StatusView) -> Text:
     return line
 
 
-def _block(title: str, lines: Sequence[Text], limit: int, *, empty: str = "") -> Iterable[Text]:
-    """Title and lines; what does not fit is counted on the last line."""
+def _block(title: str, lines: Sequence[Text], limit: int, *, empty: str = "") -> Iterator[Text]:
+    """Lines with the title before the first; what does not fit is counted on the last."""
     if not lines:
-        return [_line((f"{title}  ", "bold cyan"), (empty, CARE))] if empty else []
-    shown = (
-        list(lines)
-        if len(lines) <= limit
-        else [*lines[: limit - 1], _line((f"  and {len(lines) - limit + 1} more", DIM))]
-    )
-    return [_line((title, "bold cyan")), *shown]
+        lines = [_line((empty, CARE))] if empty else []
+    elif len(lines) > limit:
+        lines = [*lines[: limit - 1], _line((f"and {len(lines) - limit + 1} more", DIM))]
+    for number, line in enumerate(lines):
+        yield _line((f"{'' if number else title:<{GUTTER}}", "bold cyan"), line)
 
 
 def _worker(worker: WorkerView) -> Text:
-    line = _line(f"  {worker.worker_id} ", (f"{worker.device} ", DIM))
+    line = _line(f"{worker.worker_id} ", (f"{worker.device} ", DIM))
     if worker.alive:
         line.append(f"{worker.activity or 'idle'} ")
         line.append(f"beat {duration(worker.beat_age_s)} ago", DIM)
@@ -130,7 +132,7 @@ def _worker(worker: WorkerView) -> Text:
 
 
 def _disk(disk: DiskView) -> Text:
-    line = _line(f"  {size(disk.free_bytes)} free")
+    line = _line(f"{size(disk.free_bytes)} free")
     if disk.hours_left is not None:
         style = BAD if disk.hours_left < 2 else CARE if disk.hours_left < 12 else GOOD
         line.append(f", full in {duration(disk.hours_left * 3600)}", style)
@@ -140,18 +142,78 @@ def _disk(disk: DiskView) -> Text:
 
 
 def _folder(path: str, reachable: bool) -> Text:
-    return _line(f"  {path}" if reachable else (f"  {path} cannot be reached", BAD))
+    return _line(path if reachable else (f"{path} cannot be reached", BAD))
+
+
+def _detector(view: DetectorView) -> Iterator[Text]:
+    """What matters first: the noise that frames share, its change, the gain reference, KOMA."""
+    last = view.last
+    if last is not None:
+        stages = [
+            (last.correlation_raw, "raw"),
+            (last.correlation_outliers, "after outliers"),
+            (last.correlation_koma, "after KOMA"),
+        ]
+        measured = [f"{share(value)} {name}" for value, name in stages if value is not None]
+        yield _line(("correlated noise ", DIM), ", ".join(measured) or "not measured")
+    if view.alarm:
+        yield _line((view.alarm, CARE))
+    elif view.trend is not None:
+        yield _trend(view.trend)
+    koma = _koma(view.koma)
+    if last is not None:
+        koma = _line(f"{last.n_outliers:,} outliers, {last.n_xrays:,} x-rays   ", koma)
+    yield koma
+    yield _gain(view.gain, view.koma)
+
+
+def share(value: float) -> str:
+    """A small part of one as per cent; what is lost in the measurement is not shown as a number."""
+    return "<0.001 %" if abs(value) < 1e-5 else f"{100 * value:.2g} %"
+
+
+def _trend(trend: Trend) -> Text:
+    parts = [
+        f"{name} {show(pair[0])} -> {show(pair[1])}"
+        for name, pair, show in (
+            ("raw", trend.correlation_raw, share),
+            ("outliers", trend.n_outliers, "{:,.0f}".format),
+            ("left by the gain", trend.pattern_spread, share),
+        )
+        if pair is not None
+    ]
+    return _line(("since the start ", DIM), ", ".join(parts))
+
+
+def _koma(koma: KomaView) -> Text:
+    line = _line(("KOMA ", DIM), koma.mode or "no movie yet")
+    if koma.n_wanted:
+        style = CARE if koma.n_stacks < koma.n_wanted / 2 else ""
+        line.append(f" {koma.n_stacks} of {koma.n_wanted} stacks", style)
+    if koma.n_waiting:
+        line.append(f", {koma.n_waiting} held: ", CARE).append(koma.waiting_reason)
+    return line
+
+
+def _gain(gain: GainView, koma: KomaView) -> Text:
+    style = {"ok": GOOD, "wrong": BAD, "unchecked": DIM}.get(gain.state, CARE)
+    line = _line((gain.text, style))
+    if gain.confidence is not None:
+        line.append(f" ({gain.confidence:.0f} sigma)", DIM)
+    if koma.n_stack_sums:
+        line.append(f"   stack sums {koma.n_stack_sums}, {size(koma.stack_sum_bytes)}", DIM)
+    return line
 
 
 def _held(n_jobs: int, kind: str, reason: str) -> Text:
-    return _line((f"  {n_jobs} {kind} ", CARE), reason)
+    return _line((f"{n_jobs} {kind} ", CARE), reason)
 
 
 def _error(error: ErrorView) -> Text:
     what = {"failed": "failed", "queued": "tried again", "held": "held"}.get(error.state, error.state)
     style = BAD if error.state == "failed" else CARE
     return _line(
-        (f"  {duration(error.age_s)} ago ", DIM),
+        (f"{duration(error.age_s)} ago ", DIM),
         f"{error.stem} {error.kind} ",
         (what, style),
         f" {error.code}: {error.message}",
@@ -160,9 +222,9 @@ def _error(error: ErrorView) -> Text:
 
 def _warning(warning: WarningView) -> Text:
     movies = warning.stem if warning.n_movies == 1 else f"{warning.n_movies} movies, last {warning.stem}"
-    return _line(("warning  ", "bold cyan"), f"{movies}: ", (warning.text, CARE))
+    return _line(f"{movies}: ", (warning.text, CARE))
 
 
-def _line(*parts: str | tuple[str, str]) -> Text:
+def _line(*parts: str | Text | tuple[str, str]) -> Text:
     """One line that is cut at the edge of the screen, never wrapped."""
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from komad.status.detector import DetectorView, view_detector
 from komad.status.places import Place
+from komad.store.detector import DetectorFacts
 from komad.store.overview import HeldGroup, JobError, Overview, WarningGroup, WorkerState
 
 BEAT_TIMEOUT_S = 15.0
@@ -25,7 +27,7 @@ class Counts:
     corrected: int
     failed: int
     held: int
-    """Held until a person or a disk does something; not those that only wait for their archive."""
+    """Held until a person or a disk does something; not those that only wait for their archive or neighbours."""
     backlog: int
     """Jobs that can be done now or are being done."""
 
@@ -104,12 +106,15 @@ class StatusView:
     disks: tuple[DiskView, ...]
     folders: tuple[Place, ...]
     """The watched ones."""
+    detector: DetectorView
     held: tuple[HeldGroup, ...]
     errors: tuple[ErrorView, ...]
     warnings: tuple[WarningView, ...]
 
 
-def build_view(overview: Overview, places: Sequence[Place], *, now: datetime) -> StatusView:
+def build_view(
+    overview: Overview, places: Sequence[Place], *, detector: DetectorFacts, now: datetime
+) -> StatusView:
     """Work out the view at `now` (with time zone)."""
     counts, rates = _counts(overview), _rates(overview, now)
     workers = tuple(_worker(worker, now) for worker in overview.workers)
@@ -125,6 +130,7 @@ def build_view(overview: Overview, places: Sequence[Place], *, now: datetime) ->
         workers=workers,
         disks=_disks(overview, places, now),
         folders=tuple(place for place in places if place.role == "watch"),
+        detector=view_detector(detector),
         held=overview.held,
         errors=tuple(_error(error, now) for error in overview.errors),
         warnings=tuple(_warning(group, now) for group in overview.warnings),

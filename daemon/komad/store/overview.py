@@ -97,7 +97,7 @@ class Overview:
     archive_bytes: int
     """Archives, written in the last hour."""
     held: tuple[HeldGroup, ...]
-    """Without those that only wait for an archive; the largest group first."""
+    """Without those that only wait for an archive or for neighbouring movies; the largest group first."""
     workers: tuple[WorkerState, ...]
     errors: tuple[JobError, ...]
     """The newest first."""
@@ -200,7 +200,8 @@ def _job_counts(connection: sqlite3.Connection) -> dict[tuple[str, str], int]:
 
 def _held(connection: sqlite3.Connection) -> tuple[HeldGroup, ...]:
     rows = connection.execute(
-        "SELECT kind, held_by, reason, count(*) FROM jobs WHERE state = 'held' AND held_by != 'archive'"
+        "SELECT kind, held_by, reason, count(*) FROM jobs"
+        " WHERE state = 'held' AND held_by NOT IN ('archive', 'koma')"
         " GROUP BY kind, held_by, reason ORDER BY count(*) DESC"
     )
     return tuple(HeldGroup(kind=k, held_by=by, reason=reason, n_jobs=n) for k, by, reason, n in rows)
