@@ -1,10 +1,12 @@
 """Where the database may lie, how it is opened and migrated."""
 
+import json
 import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import alembic.command
 import alembic.config
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -14,9 +16,10 @@ from sqlalchemy import create_engine
 
 from komad.errors import DiskFullError, StoreError
 from komad.model import Movie
-from komad.store import Store, schema
+from komad.store import Store, rows, schema
 from komad.store.database import mount_of, refuse_network
 from komad.store.tables import metadata
+from tests.store.conftest import movie_at
 
 MOUNTS = r"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
 30 22 0:31 / /data rw - nfs4 server:/data rw
@@ -98,6 +101,44 @@ def test_revision_is_the_newest_migration() -> None:
     assert ScriptDirectory.from_config(config).get_current_head() == schema.REVISION
 
 
+def test_database_of_the_first_schema(tmp_path: Path) -> None:
+    """A filled database of an older komad is brought up to date: nothing is lost, and its jobs go on."""
+    path = tmp_path / "komad.sqlite"
+    engine = create_engine(f"sqlite:///{path}")
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(schema.migrations_directory()))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "0001")
+    engine.dispose()
+    connection = sqlite3.connect(path)
+    movie = rows.movie_values(movie_at()) | {"stem": "a", "missing": ""}
+    names = [name for name in movie if name not in {"koma", "series"}]
+    values = [json.dumps(movie[name]) if isinstance(movie[name], dict) else movie[name] for name in names]
+    marks = ", ".join("?" * len(names))
+    connection.execute(f"INSERT INTO movies (movie_id, {', '.join(names)}) VALUES (1, {marks})", values)
+    connection.execute("INSERT INTO stack_sums VALUES (1, '1.npz', 8, 96, 128, 'uint16', 9.5, 3, x'00')")
+    jobs = [(1, "archive", "done"), (2, "correct", "held")]
+    for job_id, kind, state in jobs:
+        connection.execute(
+            "INSERT INTO jobs (job_id, movie_id, kind, state, created_at, ended_at, reason, held_by)"
+            " VALUES (?, 1, ?, ?, '2026', '2026', ?, ?)",
+            (job_id, kind, state, *(("by hand", "person") if state == "held" else ("", ""))),
+        )
+    connection.commit()
+    connection.close()
+    with Store(tmp_path).open() as store:
+        assert store.movie(1) == movie_at(movie_id=1)
+        kept = store.stack_sum(1)
+        assert kept is not None
+        assert (kept.file, kept.facts, kept.n_bytes) == ("1.npz", None, 0)
+        store.release(2)
+        job = store.claim("w")
+        assert job is not None
+        assert job.job_id == 2
+        assert store.koma_neighbours(store.movie(1)).facts == {}
+
+
 def test_newer_database_is_refused(tmp_path: Path) -> None:
     """A database of a newer komad is refused with both versions and what to do, and is not touched."""
     Store(tmp_path).open().close()
@@ -105,7 +146,7 @@ def test_newer_database_is_refused(tmp_path: Path) -> None:
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.commit()
     connection.close()
-    with pytest.raises(StoreError, match=r"schema 9999.*knows 0001.*another state_directory"):
+    with pytest.raises(StoreError, match=r"schema 9999.*knows 0002.*another state_directory"):
         Store(tmp_path).open()
 
 

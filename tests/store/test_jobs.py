@@ -18,7 +18,7 @@ from komad.errors import (
     WorkerLostError,
 )
 from komad.model import Job, JobEvent, JobKind, JobState, Movie
-from komad.store import WAITING_FOR_ARCHIVE, StackSumRow, Store
+from komad.store import WAITING_FOR_ARCHIVE, Store
 
 MakeMovie = Callable[..., Movie]
 LOST = WorkerLostError("worker w is gone")
@@ -286,29 +286,6 @@ def test_workers_beat(store: Store) -> None:
     assert (worker.pid, worker.device, worker.beat, worker.activity) == (42, "cpu", 1, "archiving a")
     store.remove_worker("w")
     assert not store.beat("w", "idle")
-
-
-def test_stack_sums(store: Store, make_movie: MakeMovie) -> None:
-    """A stack sum comes with the archive; only the newest are kept, and the names of the others are handed back."""
-    for name in "abc":
-        store.add_movie(make_movie(f"/data/{name}.mrc"))
-    archives = [store.begin(claim(store)) for _ in "abc"]
-    for name, archive in zip("abc", archives, strict=True):
-        row = StackSumRow(
-            file=f"{name}.npz",
-            n_frames=8,
-            ny=96,
-            nx=128,
-            dtype="uint16",
-            mean=9.5,
-            n_outliers=3,
-            frame_means=b"12345678",
-        )
-        store.finish(archive, {}, 1.0, stack_sum=row)
-    assert store.stack_sum(3) == row
-    assert sorted(store.drop_stack_sums(keep=1)) == ["a.npz", "b.npz"]
-    assert store.stack_sum(1) is None
-    assert store.stack_sum(3) == row
 
 
 def claim_all(state_directory: Path, name: str, claimed: "Queue[list[int]]") -> None:

@@ -49,14 +49,19 @@ class JobMachine(RuleBasedStateMachine):
         self.n_finished = 0
         self.n_workers = 0
 
-    @rule(target=movies, missing=st.booleans())
-    def add(self, missing: bool) -> int:
+    @rule(target=movies, missing=st.booleans(), mode=st.sampled_from(["trailing", "centred"]))
+    def add(self, missing: bool, mode: str) -> int:
         acquisition = (
             Acquisition()
             if missing
             else Acquisition(pixel_size_angstrom=1.0, sources={"pixel_size_angstrom": "x"})
         )
-        movie = movie_at(f"/data/m{len(self.known)}.mrc", acquisition=acquisition)
+        movie = movie_at(
+            f"/data/m{len(self.known)}.mrc",
+            acquisition=acquisition,
+            series="s",
+            koma={"radius": 1, "mode": mode},
+        )
         held = {JobKind.CORRECT: "pixel size unknown"} if missing else {}
         added = self.store.add_movie(movie, held=held)
         assert added is not None
@@ -173,6 +178,15 @@ class JobMachine(RuleBasedStateMachine):
     def room_again(self) -> None:
         self.store.release_disk_held()
 
+    @rule()
+    def waited_long_enough(self) -> None:
+        with self.store.write() as connection:
+            connection.execute(text("UPDATE jobs SET ended_at = '2026' WHERE ended_at IS NOT NULL"))
+        self.store.release_koma_held()
+        with self.store.read() as connection:
+            waiting = connection.execute(text("SELECT count(*) FROM jobs WHERE held_by = 'koma'")).scalar()
+        assert waiting == 0
+
     def let_time_pass(self) -> None:
         with self.store.write() as connection:
             connection.execute(text("UPDATE jobs SET not_before = ''"))
@@ -214,6 +228,11 @@ class JobMachine(RuleBasedStateMachine):
                 assert archives[row.movie_id].state != JobState.DONE
             if row.held_by == HeldBy.PARAMETERS:
                 assert self.known[row.movie_id].missing
+            if row.held_by == HeldBy.KOMA:
+                assert archives[row.movie_id].state == JobState.DONE
+                assert "later movies" in row.reason or any(
+                    archive.state in {JobState.QUEUED, JobState.RUNNING} for archive in archives.values()
+                )
             assert row.attempt <= MAX_ATTEMPTS
 
     def teardown(self) -> None:

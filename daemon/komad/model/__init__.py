@@ -23,6 +23,7 @@ from komad.model.movie import (
     References,
 )
 from komad.model.results import MicrographResult, StackSum
+from komad.model.series import series_of
 
 __all__ = [
     "ALL_FRAMES",
@@ -51,4 +52,5 @@ __all__ = [
     "after_failure",
     "next_state",
     "outliers_at",
+    "series_of",
 ]

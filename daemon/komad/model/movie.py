@@ -142,3 +142,7 @@ class Movie:
     """The `[processing]` settings of that moment, as plain values."""
     found_at: str
     """UTC, ISO 8601."""
+    koma: Mapping[str, object] = field(default_factory=dict)
+    """The `[koma]` settings of that moment, as plain values; what is not in it has its default."""
+    series: str = ""
+    """Movies of one series share the detector's pattern: `series_of`; '' shares it with none."""

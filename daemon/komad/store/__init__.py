@@ -9,21 +9,29 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from komad.store.changes import WAITING_FOR_ARCHIVE
+    from komad.store.koma import KnownNeighbours
     from komad.store.movies import Missing
-    from komad.store.rows import FinishedMovie, HeldBy, StackSumRow, WorkerRow
+    from komad.store.rows import FinishedMovie, GainCheckRow, HeldBy, StackSumRow, WorkerRow
     from komad.store.store import Store
 
 __all__ = [
     "WAITING_FOR_ARCHIVE",
     "FinishedMovie",
+    "GainCheckRow",
     "HeldBy",
+    "KnownNeighbours",
     "Missing",
     "StackSumRow",
     "Store",
     "WorkerRow",
 ]
 
-_MODULES = {"WAITING_FOR_ARCHIVE": "changes", "Missing": "movies", "Store": "store"}
+_MODULES = {
+    "WAITING_FOR_ARCHIVE": "changes",
+    "KnownNeighbours": "koma",
+    "Missing": "movies",
+    "Store": "store",
+}
 """Where a name comes from; all others are in `rows`."""
 
 

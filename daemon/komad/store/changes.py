@@ -1,4 +1,4 @@
-"""The one place where a job changes its state, and the rule that ties a correct job to its archive."""
+"""The one place where a job changes its state, and the rule of what a correct job waits for."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
+from komad.config import Koma
 from komad.errors import KomadError, TransitionError
 from komad.model import JobEvent, JobKind, JobState, next_state
+from komad.store import gain_checks, windows
 from komad.store.rows import HeldBy, now
-from komad.store.tables import job_events, jobs, movies
+from komad.store.tables import IS_HELD, IS_QUEUED, job_events, jobs, movies
 
 WAITING_FOR_ARCHIVE = "waiting for the archive"
 
 NO_ERROR: dict[str, Any] = {"error_code": "", "error_message": "", "not_before": "", "suspect": False}
 """Columns of a job that starts afresh."""
+
+SETTLED = frozenset({HeldBy.ARCHIVE, HeldBy.PARAMETERS, HeldBy.KOMA, HeldBy.GAIN})
+"""What holds a correct job that goes on by itself when it is settled."""
 
 ENDED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
@@ -88,31 +93,65 @@ def record(connection: Connection, **values: Any) -> None:
 
 
 def settle_correct(connection: Connection, movie_id: int) -> None:
-    """Hold or release a movie's waiting correct job by what its archive and its parameters are now."""
+    """Hold or release a movie's waiting correct job by what is known now, and those of its series that wait for it."""
+    _settle(connection, movie_id)
+    series = connection.execute(select(movies.c.series).where(movies.c.movie_id == movie_id)).scalar_one()
+    settle_waiting(connection, HeldBy.KOMA, series)
+
+
+def settle_waiting(connection: Connection, held_by: HeldBy, series: str | None = None) -> int:
+    """Look again at the correct jobs of a series (None: of all) that wait for something; gives how many go on."""
+    waiting = select(jobs.c.movie_id).join(movies).where(IS_HELD, jobs.c.held_by == held_by)
+    if series is not None:
+        waiting = waiting.where(movies.c.series == series)
+    return sum(_settle(connection, movie_id) for movie_id in connection.execute(waiting).scalars().all())
+
+
+def settle_queued(connection: Connection, series: str) -> None:
+    """Look again at the correct jobs of a series that could be claimed."""
+    queued = (
+        select(jobs.c.movie_id)
+        .join(movies)
+        .where(IS_QUEUED, jobs.c.kind == JobKind.CORRECT, movies.c.series == series)
+    )
+    for movie_id in connection.execute(queued).scalars().all():
+        _settle(connection, movie_id)
+
+
+def _settle(connection: Connection, movie_id: int) -> bool:
+    """Hold or release a movie's correct job, if it waits; tells whether it was released."""
     rows = rows_of_movie(connection, movie_id)
     correct = rows[JobKind.CORRECT]
-    if correct.state == JobState.HELD and correct.held_by not in {HeldBy.ARCHIVE, HeldBy.PARAMETERS}:
-        return
+    if correct.state == JobState.HELD and correct.held_by not in SETTLED:
+        return False
     if correct.state not in {JobState.HELD, JobState.QUEUED}:
-        return
-    missing = connection.execute(select(movies.c.missing).where(movies.c.movie_id == movie_id)).scalar_one()
-    held_by, reason = why_held(rows[JobKind.ARCHIVE], missing)
+        return False
+    held_by, reason = _why_held(connection, rows[JobKind.ARCHIVE])
     if reason == correct.reason:
-        return
+        return False
     if reason:
         change(connection, correct, JobEvent.HOLD, reason=reason, held_by=held_by)
     else:
         change(connection, correct, JobEvent.RELEASE)
+    return not reason
 
 
-def why_held(archive: Row[Any], missing: str) -> tuple[HeldBy | None, str]:
+def _why_held(connection: Connection, archive: Row[Any]) -> tuple[HeldBy | None, str]:
     """Say what holds a correct job back and the reason to show; (None, '') when nothing does."""
-    if archive.state == JobState.FAILED:
-        return HeldBy.ARCHIVE, f"its archive failed: {archive.error_message}"
-    if archive.state == JobState.CANCELLED:
-        return HeldBy.ARCHIVE, "its archive was cancelled"
+    wanted = select(movies.c.missing, movies.c.series, movies.c.koma)
+    missing, series, koma = connection.execute(wanted.where(movies.c.movie_id == archive.movie_id)).one()
+    reasons = {
+        JobState.FAILED: f"its archive failed: {archive.error_message}",
+        JobState.CANCELLED: "its archive was cancelled",
+    }
+    if reason := reasons.get(JobState(archive.state)):
+        return HeldBy.ARCHIVE, reason
     if missing:
         return HeldBy.PARAMETERS, missing
     if archive.state != JobState.DONE:
         return HeldBy.ARCHIVE, WAITING_FOR_ARCHIVE
+    if reason := gain_checks.why_held(connection, series):
+        return HeldBy.GAIN, reason
+    if reason := windows.why_held(connection, archive, series, Koma.model_validate(koma)):
+        return HeldBy.KOMA, reason
     return None, ""

@@ -99,9 +99,10 @@ class Jobs(Database):
         with self.write() as connection:
             row = _not_running(connection, job_id, "hold")
             changes.change(connection, row, JobEvent.HOLD, reason=reason, held_by=HeldBy.PERSON)
+            changes.settle_correct(connection, row.movie_id)
 
     def release(self, job_id: int) -> None:
-        """Let a held job go on; a correct job then still waits for its archive and its parameters."""
+        """Let a held job go on; a correct job then still waits for its archive, parameters, neighbours and gain."""
         with self.write() as connection:
             row = changes.job_row(connection, job_id)
             if row.kind == JobKind.ARCHIVE and not _is_described(connection, row.movie_id):

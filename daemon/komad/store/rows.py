@@ -17,11 +17,13 @@ from komad.model import (
     Job,
     JobKind,
     JobState,
+    KomaWindow,
     Movie,
     MovieFormat,
     MovieHeader,
     ReferenceFile,
     References,
+    StackFacts,
 )
 
 
@@ -32,6 +34,10 @@ class HeldBy(StrEnum):
     """Its movie's archive has to be done."""
     PARAMETERS = "parameters"
     """A value has to be supplied."""
+    KOMA = "koma"
+    """The archives of its neighbours have to end, for a limited time; it goes on by itself."""
+    GAIN = "gain"
+    """A person has to accept the gain reference, which seems to be wrong."""
     DISK = "disk"
     """Room has to be made, or results have to be writable; it goes on by itself."""
     FOLDER = "folder"
@@ -65,7 +71,7 @@ class StackSumRow:
     """Where a movie's stack sum lies and what it is like."""
 
     file: str
-    """Name in the state directory's `stack_sums` folder."""
+    """Name in the state directory's `stack_sums` folder; '' when it was removed."""
     n_frames: int
     ny: int
     nx: int
@@ -74,6 +80,32 @@ class StackSumRow:
     n_outliers: int
     frame_means: bytes
     """Little-endian float64, one per frame."""
+    facts: StackFacts | None = None
+    """None for a stack sum of an older komad."""
+    n_bytes: int = 0
+    """Size of the file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GainCheckRow:
+    """What the check of the gain's orientation found in a series."""
+
+    verdict: str
+    """ok, other, unclear, corrected or inverse."""
+    configured: Mapping[str, int]
+    """gain_rot and gain_flip."""
+    best: Mapping[str, int]
+    """The orientation that fits best."""
+    confidence: float
+    """Standard deviations by which it stands before the others."""
+    sentence: str
+    """For people: what was found, and what to do."""
+    movie_id: int
+    """The newest movie that was looked at."""
+    accepted: bool = False
+    """A person has seen it and wants to go on."""
+    holds: bool = False
+    """Correct jobs of the series wait until it is accepted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +132,8 @@ def movie_values(movie: Movie) -> dict[str, Any]:
         "reference_files": _references_values(movie.references),
         "processing": dict(movie.processing),
         "found_at": movie.found_at,
+        "koma": dict(movie.koma),
+        "series": movie.series,
     }
 
 
@@ -136,7 +170,20 @@ def movie_from(row: Row[Any]) -> Movie:
         references=_references_from(row.reference_files),
         processing=row.processing,
         found_at=row.found_at,
+        koma=row.koma,
+        series=row.series,
     )
+
+
+def window_values(window: KomaWindow) -> dict[str, Any]:
+    """Plain values of a window."""
+    return asdict(window) | {"left_out": {str(movie_id): why for movie_id, why in window.left_out.items()}}
+
+
+def window_from(values: Mapping[str, Any]) -> KomaWindow:
+    """Turn plain values back into a window."""
+    left_out = {int(movie_id): why for movie_id, why in values["left_out"].items()}
+    return KomaWindow(**{**values, "members": tuple(values["members"]), "left_out": left_out})
 
 
 def job_from(row: Row[Any]) -> Job:

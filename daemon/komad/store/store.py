@@ -2,10 +2,11 @@
 
 from komad.store.finished import Finished
 from komad.store.jobs import Jobs
+from komad.store.koma import KomaWindows
 from komad.store.movies import Movies
 from komad.store.stack_sums import StackSums
 from komad.store.workers import Workers
 
 
-class Store(Movies, Jobs, Workers, StackSums, Finished):
+class Store(Movies, Jobs, Workers, StackSums, KomaWindows, Finished):
     """Everything that is done with the database: `with Store(state_directory).open() as store`."""

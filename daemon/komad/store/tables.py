@@ -1,4 +1,4 @@
-"""The tables: movies, their jobs and history, workers, stack sums, supplied values, meta.
+"""The tables: movies, their jobs and history, workers, stack sums, KOMA windows, supplied values, meta.
 
 Times are UTC, ISO 8601 text with milliseconds (`komad.store.rows.now`), so that they sort and a person can read
 them. States, kinds and events are the values of the enums in `komad.model.job`.
@@ -49,7 +49,12 @@ movies = Table(
     # The sentence that names the parameters to supply before it can be corrected; empty when none is missing.
     Column("missing", Text, nullable=False, server_default=""),
     Column("found_at", Text, nullable=False),
+    # Movies whose stack sums show the same detector; '' shows nobody else's (found before there were series).
+    Column("series", Text, nullable=False, server_default=""),
+    Column("koma", JSON, nullable=False, server_default="{}"),
     UniqueConstraint("path", "size_bytes", "mtime_ns", "fingerprint"),
+    # Neighbours of a movie.
+    Index("ix_movies_series_movie_id", "series", "movie_id"),
 )
 
 jobs = Table(
@@ -59,7 +64,7 @@ jobs = Table(
     Column("movie_id", ForeignKey("movies.movie_id"), nullable=False),
     Column("kind", Text, nullable=False),
     Column("state", Text, nullable=False),
-    # Why it is held, for people, and what holds it: archive, parameters, disk, folder or person (`rows.HeldBy`).
+    # Why it is held, for people, and what holds it: one of `rows.HeldBy`.
     Column("reason", Text, nullable=False, server_default=""),
     Column("held_by", Text, nullable=False, server_default=""),
     # Times its work was begun.
@@ -128,7 +133,7 @@ stack_sums = Table(
     "stack_sums",
     metadata,
     Column("movie_id", ForeignKey("movies.movie_id"), primary_key=True),
-    # Name of the .npz file in state_directory/stack_sums: total, frame_means, outliers, facts.
+    # Name of the file in state_directory/stack_sums; '' when it was removed: no window needs it any more.
     Column("file", Text, nullable=False),
     Column("n_frames", Integer, nullable=False),
     Column("ny", Integer, nullable=False),
@@ -138,6 +143,20 @@ stack_sums = Table(
     Column("n_outliers", Integer, nullable=False),
     # Little-endian float64, one per frame.
     Column("frame_means", LargeBinary, nullable=False),
+    # `StackFacts`; NULL when they were not measured (an older komad), so that it is in no window.
+    Column("facts", JSON(none_as_null=True)),
+    # Size of the file.
+    Column("n_bytes", Integer, nullable=False, server_default="0"),
+    # Files on disk: how many, how large.
+    Index("ix_stack_sums_kept", "movie_id", "n_bytes", sqlite_where=text("file != ''")),
+)
+
+koma_windows = Table(
+    "koma_windows",
+    metadata,
+    Column("movie_id", ForeignKey("movies.movie_id"), primary_key=True),
+    # `KomaWindow`: written once, so that every retry averages the same movies.
+    Column("window", JSON, nullable=False),
 )
 
 # Written out, not bound: only so can SQLite use the indices that cover one state.
@@ -159,7 +178,8 @@ supplied = Table(
 meta = Table(
     "meta",
     metadata,
-    # pause: why no job is claimed (no row: claims go on); last_sequence: the highest number given so far.
+    # pause: why no job is claimed (no row: claims go on); last_sequence: the highest number given so far;
+    # gain_check:<series>: what the check of the gain's orientation found (`rows.GainVerdict`).
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )

@@ -244,7 +244,7 @@ class AssemblyLine:
         return find_outliers(movie, frames) if kept is None else kept.outliers
 
     def _drop_old_stack_sums(self) -> None:
-        for name in self._store.drop_stack_sums(keep=4 * self._settings.koma.radius + 8):
+        for name in self._store.drop_stack_sums(reach=4 * self._settings.koma.radius):
             with suppress(OSError):  # a file too many does no harm
                 (self._store.stack_sum_directory / name).unlink(missing_ok=True)
 

@@ -1,15 +1,18 @@
-"""The files of the stack sums: total, frame means and outliers of one movie, in the state directory."""
+"""Stack sums as bytes and as files: total, frame means, outliers and facts of one movie, compressed and checksummed."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import asdict, fields
 from pathlib import Path
 from zipfile import BadZipFile
 
+import blosc
 import numpy as np
+import numpy.typing as npt
 
 from komad.errors import OutputError
-from komad.formats.atomic import atomic_file
+from komad.formats.atomic import write_bytes
 from komad.model import Movie, OutlierPixels, StackFacts, StackSum
 from komad.store import StackSumRow
 
@@ -27,19 +30,8 @@ def save(directory: Path, movie: Movie, stack_sum: StackSum) -> StackSumRow:
     except OSError as error:
         raise OutputError(f"cannot make {directory}: {error.strerror}") from error
     name = f"{movie.movie_id}.npz"
-    with atomic_file(directory / name) as temporary, temporary.open("wb") as file:
-        np.savez(
-            file,
-            total=stack_sum.total,
-            frame_means=stack_sum.frame_means,
-            facts=np.array(list(asdict(stack_sum.facts).values())),
-            n_found=np.array(
-                [stack_sum.outliers.n_hot, stack_sum.outliers.n_dead, stack_sum.outliers.n_defects]
-            ),
-            yx=stack_sum.outliers.yx,
-            keep=stack_sum.outliers.keep,
-            frame=stack_sum.outliers.frame,
-        )
+    packed = pack(stack_sum)
+    write_bytes(directory / name, packed)
     ny, nx = stack_sum.total.shape
     return StackSumRow(
         file=name,
@@ -50,17 +42,49 @@ def save(directory: Path, movie: Movie, stack_sum: StackSum) -> StackSumRow:
         mean=float(stack_sum.frame_means.sum()),
         n_outliers=len(stack_sum.outliers),
         frame_means=stack_sum.frame_means.astype("<f8").tobytes(),
+        facts=stack_sum.facts,
+        n_bytes=len(packed),
     )
 
 
 def load(path: Path) -> StackSum | None:
     """Read a stack sum; None when the file is gone or damaged (it can be made again)."""
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
+        return unpack(path.read_bytes())
+    except OSError:
+        return None
+
+
+def pack(stack_sum: StackSum) -> bytes:
+    """Compress: about a third of the size for counts, in a few hundredths of a second at 4096 x 4096.
+
+    A NumPy `.npz`, whose members have a CRC-32 each, with the total as a blosc chunk in it.
+    """
+    outliers = stack_sum.outliers
+    file = io.BytesIO()
+    np.savez(
+        file,
+        total=_squeezed(stack_sum.total),
+        shape=np.array(stack_sum.total.shape),
+        dtype=np.array(stack_sum.total.dtype.name),
+        frame_means=stack_sum.frame_means,
+        facts=np.array(list(asdict(stack_sum.facts).values())),
+        n_found=np.array([outliers.n_hot, outliers.n_dead, outliers.n_defects]),
+        yx=outliers.yx,
+        keep=outliers.keep,
+        frame=outliers.frame,
+    )
+    return file.getvalue()
+
+
+def unpack(data: bytes) -> StackSum | None:
+    """Turn `pack` round; None when the bytes are damaged, or of another version of komad."""
+    try:
+        with np.load(io.BytesIO(data)) as arrays:
             names = [each.name for each in fields(StackFacts)]
             n_hot, n_dead, n_defects = arrays["n_found"].tolist()
             return StackSum(
-                total=arrays["total"],
+                total=_unsqueezed(arrays["total"], arrays["shape"], str(arrays["dtype"])),
                 frame_means=arrays["frame_means"],
                 outliers=OutlierPixels(
                     yx=arrays["yx"],
@@ -72,5 +96,24 @@ def load(path: Path) -> StackSum | None:
                 ),
                 facts=StackFacts(**dict(zip(names, arrays["facts"].tolist(), strict=True))),
             )
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except (ValueError, KeyError, EOFError, OSError, TypeError, BadZipFile, blosc.blosc_extension.error):
         return None
+
+
+def _squeezed(total: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    counts = np.ascontiguousarray(total)
+    chunk = blosc.compress_ptr(
+        counts.ctypes.data, counts.size, counts.itemsize, clevel=1, shuffle=blosc.BITSHUFFLE, cname="zstd"
+    )
+    return np.frombuffer(chunk, np.uint8)
+
+
+def _unsqueezed(
+    chunk: npt.NDArray[np.uint8], shape: npt.NDArray[np.int64], dtype: str
+) -> npt.NDArray[np.uint16]:
+    total = np.empty(shape, np.dtype(dtype))
+    data = chunk.tobytes()
+    if blosc.get_cbuffer_sizes(data)[0] != total.nbytes:
+        raise ValueError("the chunk is of another picture")
+    blosc.decompress_ptr(data, total.ctypes.data)
+    return total
