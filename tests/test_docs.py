@@ -14,12 +14,13 @@ from komad import errors
 from komad.cli import exits
 from komad.cli.main import app
 from komad.config import Settings
+from komad.output.detector import detector_record
 from komad.output.micrograph import SUFFIXES, summarise
 from komad.status.json import to_json
 from komad.status.view import build_view
 from komad.store.listing import Event, JobLine, MovieRecord
 from tests.config.test_files import defaults
-from tests.output.conftest import MOVIE, RESULT
+from tests.output.conftest import MOVIE, OUTLIERS, RESULT
 from tests.status.conftest import BUSY, DETECTOR, NOW, PLACES
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +62,13 @@ def test_keys_of_json() -> None:
         key for value in status.values() if isinstance(value, list) for row in value[:1] for key in row
     } | set(summary)
     named |= {field.name for kind in (JobLine, Event, MovieRecord) for field in fields(kind)}
+    assert {key for key in named if f"`{key}`" not in section("JSON for scripts")} == set()
+
+
+def test_keys_of_the_detector() -> None:
+    """What a movie and the status say of it."""
+    view: Any = to_json(build_view(BUSY, PLACES, detector=DETECTOR, now=NOW))["detector"]
+    named = {*view, *view["trend"], *view["gain"], *view["koma"], *detector_record(RESULT.detector, OUTLIERS)}
     assert {key for key in named if f"`{key}`" not in section("JSON for scripts")} == set()
 
 

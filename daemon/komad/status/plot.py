@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from scipy.ndimage import median_filter
 
 from komad.status.detector import GROWN, MIN_COMPARED, NOTICEABLE
 from komad.status.history import changes
@@ -27,8 +28,8 @@ RAW, OUTLIERS, KOMA, QUIET = "#D55E00", "#E69F00", "#0072B2", "0.45"
 SMOOTHED = 21
 """Movies whose median is drawn as a line over the dots, when there are three times as many."""
 WIDE = 10.0
-"""Ratio of two curves' medians from which their axis is logarithmic: above WIDE**-2 of the largest value, and
-linear below, so that nothing (all noise gone) has its place, too."""
+"""Ratio of two curves' medians from which their axis is logarithmic: down to WIDE**-2 of the largest, or to the noise
+about zero; linear below, so that nothing left has its place, too."""
 
 
 def detector_plot(history: History, *, file_format: str = "png") -> bytes:
@@ -61,7 +62,7 @@ def _noise(axes: Axes, history: History) -> None:
     _head(
         axes,
         "correlated noise between frames, %",
-        "rises with the gain alone: the gain reference ages, take a new one",
+        "outliers replaced, and still rising: the gain reference ages, take a new one",
     )
     stages: list[tuple[str, str, Measure]] = [
         ("gain alone", RAW, lambda movie: movie.correlation_raw),
@@ -146,14 +147,8 @@ def _curve(
         x, y = x[known], y[known]
         many = smooth and len(y) >= 3 * SMOOTHED
         axes.plot(x, y, ".", color=colour, alpha=0.3 if many else 1, markersize=3)
-        line = _running_median(y) if many else y
+        line = median_filter(y, SMOOTHED) if many else y
         axes.plot(x, line, color=colour, linewidth=1.5 if many else 1, label=None if number else label)
-
-
-def _running_median(values: FloatArray) -> FloatArray:
-    """(n,) medians of SMOOTHED values around each, fewer at the ends."""
-    half = SMOOTHED // 2
-    return np.array([np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
 
 
 def _values(movies: Sequence[MovieHealth], measure: Measure) -> FloatArray:
@@ -172,7 +167,10 @@ def _fit_scale(axes: Axes, curves: Sequence[FloatArray]) -> None:
     if max(medians) < WIDE * min(medians):
         axes.set_ylim(min(0.0, low), high * 1.15)
         return
-    linear_to = 10.0 ** np.floor(np.log10(max(medians) / WIDE**2))
+    decade = np.floor(np.log10(max(medians) / WIDE**2))
+    if low < 0:  # noise about zero reaches as far up as down
+        decade = max(decade, np.ceil(np.log10(-low)))
+    linear_to = 10.0**decade
     axes.set_yscale("symlog", linthresh=linear_to, linscale=0.7)
     axes.set_ylim(min(-0.3 * linear_to, 1.5 * low), high * 2)
 
