@@ -51,7 +51,7 @@ def sum_stack(
     ReferenceFileError
         A reference has another size than the frames.
     """
-    total, frame_means = kernels.sum_frames(frames)
+    total, frame_means, _ = kernels.sum_frames(frames)
     calibration = calibrate((frames.shape[1], frames.shape[2]), gain=gain, dark=dark)
     outliers = find_outliers(
         total,
@@ -124,11 +124,17 @@ def correct_movie(
     used = _used_frames(len(frames), processing)
     with stage("references"):
         calibration = calibrate(shape, gain=gain, dark=dark)
-        replaced = kernels.plan_outliers(outliers, shape)
+        replaced = kernels.plan_outliers(outliers, shape, processing.outlier_fill)
     with stage("reduce"):
         factor = _binning(shape, pixel_size, processing.alignment_pixel_size_angstrom)
+        span = _range(used)
         small = kernels.reduce(
-            frames[_range(used)], calibration.gain, calibration.offset, replaced, factor=factor
+            frames[span],
+            calibration.gain,
+            calibration.offset,
+            replaced,
+            factor=factor,
+            first_frame=span.start,
         )
         small, used, unlit = leave_out_unlit(small, used)
         mean = float(small.mean(dtype=np.float64)) / factor**2
@@ -220,7 +226,7 @@ def aligned_stack(
         frames,
         calibration.gain,
         calibration.offset,
-        kernels.plan_outliers(outliers, shape),
+        kernels.plan_outliers(outliers, shape, processing.outlier_fill),
         shifts_px=shifts_at_nodes_px(motion, shape, magnification=processing.magnification),
         groups=successive_groups(motion.used, group),
     )

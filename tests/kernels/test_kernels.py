@@ -9,10 +9,11 @@ import numpy.typing as npt
 import pytest
 
 from komad import kernels
-from komad.kernels.plan import N_DONORS, lanczos_weights
-from komad.model import outliers_at
+from komad.kernels.plan import POINT_SPREAD, OutlierFill, lanczos_weights
+from komad.model import ALL_FRAMES, OutlierPixels, outliers_at
 
 NO_OUTLIERS = outliers_at([])
+FILLS: list[OutlierFill] = ["mean", "draw"]
 
 
 def movie(shape: tuple[int, int, int], dtype: type = np.uint8, seed: int = 0) -> npt.NDArray[np.generic]:
@@ -32,11 +33,13 @@ def references(
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.float32])
 def test_sum_frames(dtype: type) -> None:
-    """Sum and frame means equal NumPy's for every type a camera writes."""
+    """Sum, frame means and largest values equal NumPy's for every type a camera writes."""
     frames = movie((5, 70, 90), dtype)
-    total, means = kernels.sum_frames(frames)
+    total, means, largest = kernels.sum_frames(frames)
     np.testing.assert_allclose(total, frames.sum(axis=0, dtype=np.float64))
     np.testing.assert_allclose(means, frames.mean(axis=(1, 2), dtype=np.float64))
+    np.testing.assert_array_equal(largest, frames.max(axis=0))
+    assert largest.dtype == dtype
 
 
 @pytest.mark.parametrize("factor", [1, 3, 4])
@@ -82,35 +85,128 @@ def test_interpolation_weights_sum_to_one() -> None:
     np.testing.assert_allclose(weights[-1], [0, 0, 0, 1, 0, 0], atol=1e-7)
 
 
-def test_donors_are_good_and_near() -> None:
-    """Donors of a cluster are good pixels, none of the cluster itself, even when it is larger than the search."""
+def bad_map(places: npt.NDArray[np.int32], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """True at the places (n, 2)."""
+    bad = np.zeros(shape, bool)
+    bad[places[:, 0], places[:, 1]] = True
+    return bad
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_neighbours_are_good_and_near(fill: OutlierFill) -> None:
+    """Neighbours of a cluster are good pixels, none of the cluster itself, even when it is larger than the search."""
     shape = (64, 64)
     cluster = np.argwhere(np.hypot(*(np.indices(shape) - 32)) < 6).astype(np.int32)
-    plan = kernels.plan_outliers(outliers_at(cluster[::-1]), shape)
-    bad = np.zeros(shape, bool)
-    bad[cluster[:, 0], cluster[:, 1]] = True
-    assert plan.donors.shape == (len(cluster), N_DONORS)
-    assert not bad.ravel()[plan.donors].any()
-    y, x = np.divmod(plan.donors, 64)
-    assert np.hypot(y - cluster[:, :1], x - cluster[:, 1:]).max() < 10
+    outliers = outliers_at(cluster[::-1])
+    plan = kernels.plan_outliers(outliers, shape, fill)
+    assert not bad_map(cluster, shape).ravel()[plan.neighbour].any()
+    y, x = np.divmod(plan.neighbour, 64)
+    own = np.repeat(outliers.yx, np.diff(plan.start), axis=0)
+    assert np.hypot(y - own[:, 0], x - own[:, 1]).max() < 10
+    assert (np.diff(plan.start) > 0).all()
 
 
-def test_donors_of_a_huge_cluster_are_found_in_time() -> None:
-    """Half of a picture is bad, or all but one corner: every pixel still gets good donors, and soon."""
+@pytest.mark.parametrize("fill", FILLS)
+def test_neighbours_of_a_huge_cluster_are_found_in_time(fill: OutlierFill) -> None:
+    """Half of a picture is bad, or all but one corner: every pixel still gets good neighbours, and soon."""
     shape = (1024, 512)
     for rows in (512, 1020):
         cluster = np.argwhere(np.indices(shape)[0] < rows).astype(np.int32)
         started = perf_counter()
-        plan = kernels.plan_outliers(outliers_at(cluster), shape)
+        plan = kernels.plan_outliers(outliers_at(cluster), shape, fill)
         assert perf_counter() - started < 30
-        assert plan.donors.min() >= rows * shape[1]
+        assert plan.neighbour.min() >= rows * shape[1]
 
 
-def test_a_picture_with_no_good_pixel_keeps_its_values() -> None:
-    """When every pixel is an outlier there is nothing to draw from, and nothing breaks."""
+@pytest.mark.parametrize("fill", FILLS)
+def test_a_picture_with_no_good_pixel_keeps_its_values(fill: OutlierFill) -> None:
+    """When every pixel is an outlier there is nothing to take instead, and nothing breaks."""
     everything = np.argwhere(np.ones((8, 8), bool)).astype(np.int32)
-    plan = kernels.plan_outliers(outliers_at(everything), (8, 8))
-    np.testing.assert_array_equal(plan.donors[:, 0], np.arange(64))
+    plan = kernels.plan_outliers(outliers_at(everything), (8, 8), fill)
+    np.testing.assert_array_equal(plan.neighbour, np.arange(64))
+    np.testing.assert_array_equal(plan.weight, 1)
+
+
+def filled(
+    frames: npt.NDArray[np.generic], outliers: OutlierPixels, fill: OutlierFill = "mean", first_frame: int = 0
+) -> npt.NDArray[np.float32]:
+    """Frames with their outliers replaced, no gain and no dark; the same from both kernels that do so."""
+    shape = (frames.shape[1], frames.shape[2])
+    ones, zeros = np.ones(shape, np.float32), np.zeros(shape, np.float32)
+    plan = kernels.plan_outliers(outliers, shape, fill)
+    y, x = kernels.node_positions(shape)
+    found = kernels.reduce(frames, ones, zeros, plan, factor=1, first_frame=first_frame)
+    fused = kernels.correct(
+        frames,
+        ones,
+        zeros,
+        plan,
+        shifts=np.zeros((len(frames), len(y), len(x), 2), np.float32),
+        coefficients=np.eye(len(frames), dtype=np.float32),
+        first_frame=first_frame,
+    )
+    np.testing.assert_allclose(fused, found, rtol=1e-5, atol=1e-5)
+    return found
+
+
+def test_single_outliers_are_filled_by_the_point_spread() -> None:
+    """The weights are the normalised table; at an edge, those of the neighbours that exist."""
+    frames = movie((3, 40, 150))
+    found = filled(frames, outliers_at([[20, 70], [0, 149]]))
+    spread = POINT_SPREAD / POINT_SPREAD.sum()
+    np.testing.assert_allclose(found[:, 20, 70], (frames[:, 18:23, 68:73] * spread).sum((1, 2)), rtol=1e-5)
+    corner = POINT_SPREAD[2:, :3] / POINT_SPREAD[2:, :3].sum()
+    np.testing.assert_allclose(found[:, 0, 149], (frames[:, :3, 147:] * corner).sum((1, 2)), rtol=1e-5)
+
+
+def test_outliers_near_each_other_are_filled_by_the_mean_of_good_pixels() -> None:
+    """Another one within two pixels along both axes: the plain mean of 5 x 5 pixels without outliers."""
+    frames = movie((3, 40, 150))
+    places = np.array([[20, 70], [22, 72], [30, 70], [33, 70]], np.int32)
+    found = filled(frames, outliers_at(places))
+    window = frames[:, 18:23, 68:73].astype(float)
+    window[:, 2, 2] = window[:, 4, 4] = np.nan
+    np.testing.assert_allclose(found[:, 20, 70], np.nanmean(window, axis=(1, 2)), rtol=1e-5)
+    spread = POINT_SPREAD / POINT_SPREAD.sum()
+    np.testing.assert_allclose(found[:, 30, 70], (frames[:, 28:33, 68:73] * spread).sum((1, 2)), rtol=1e-5)
+
+
+def test_a_draw_is_one_of_the_neighbours_and_changes() -> None:
+    """Each frame gets the value of one of the eight nearest good pixels, not always of the same one."""
+    frames = np.broadcast_to(np.arange(1600, dtype=np.uint16).reshape(40, 40), (30, 40, 40))
+    found = filled(frames, outliers_at([[20, 20], [20, 21]]), "draw")
+    y, x = np.divmod(found[:, 20, 20].astype(int), 40)
+    assert (np.hypot(y - 20, x - 20) < 2.5).all()
+    assert not ((y == 20) & ((x == 20) | (x == 21))).any()
+    assert len(np.unique(found[:, 20, 20])) > 4
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_an_outlier_keeps_a_part_of_its_own_value(fill: OutlierFill) -> None:
+    """The weight of McLeod et al. (2017) eq. 6: in an even picture of 10, 70 with a weight of 0.25 becomes 25."""
+    frames = np.full((2, 40, 150), 10, np.uint8)
+    frames[:, 20, 70] = 70
+    outliers = OutlierPixels(
+        yx=np.array([[20, 70]], np.int32), keep=np.float32([0.25]), frame=np.int32([ALL_FRAMES])
+    )
+    np.testing.assert_allclose(filled(frames, outliers, fill)[:, 20, 70], 25, rtol=1e-6)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_a_hit_is_replaced_in_its_frame_only(fill: OutlierFill) -> None:
+    """Two hits of one pixel and one beside it; frames are counted from the movie's first when the first are skipped."""
+    frames = np.full((5, 40, 150), 10, np.uint8)
+    frames[1, 20, 70] = frames[3, 20, 70] = frames[0, 20, 71] = 200
+    frames[2, 20, 70] = 12
+    outliers = OutlierPixels(
+        yx=np.array([[20, 70], [20, 70], [20, 71]], np.int32),
+        keep=np.zeros(3, np.float32),
+        frame=np.array([1, 3, 0], np.int32),
+    )
+    for first in range(3):
+        found = filled(frames[first:], outliers, fill, first_frame=first)
+        np.testing.assert_allclose(found[:, 20, 70], [10, 10, 12, 10, 10][first:], rtol=1e-6)
+        np.testing.assert_allclose(found[:, 20, 71], 10, rtol=1e-6)
 
 
 def test_add_filtered_is_linear_between_samples() -> None:
@@ -124,12 +220,13 @@ def test_add_filtered_is_linear_between_samples() -> None:
     np.testing.assert_allclose(total, 1 + spectrum * np.interp(radius, frequency, frequency**2), rtol=1e-5)
 
 
-def test_the_filling_of_a_huge_cluster_has_no_streaks() -> None:
+@pytest.mark.parametrize("fill", FILLS)
+def test_the_filling_of_a_huge_cluster_has_no_streaks(fill: OutlierFill) -> None:
     """Half of a picture is bad: means of rows of what fills it scatter little more than those of noise."""
     frames = np.random.default_rng(6).poisson(4, (1, 256, 256)).astype(np.uint8)
     cluster = np.argwhere(np.arange(256)[None, :].repeat(256, axis=0) < 128).astype(np.int32)
     ones, zeros = np.ones((256, 256), np.float32), np.zeros((256, 256), np.float32)
-    plan = kernels.plan_outliers(outliers_at(cluster), (256, 256))
-    filled = kernels.reduce(frames, ones, zeros, plan, factor=1)[0]
-    deep, noise = filled[:, :100].mean(axis=1), filled[:, 128:228].mean(axis=1)
+    plan = kernels.plan_outliers(outliers_at(cluster), (256, 256), fill)
+    picture = kernels.reduce(frames, ones, zeros, plan, factor=1)[0]
+    deep, noise = picture[:, :100].mean(axis=1), picture[:, 128:228].mean(axis=1)
     assert deep.std() < 2 * noise.std()

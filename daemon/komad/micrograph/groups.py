@@ -44,5 +44,11 @@ def group_sums(
         coefficients = np.zeros((span.stop - span.start, 1), np.float32)
         coefficients[group - span.start] = 1
         yield kernels.correct(
-            frames[span], gain, offset, outliers, shifts=shifts_px[span], coefficients=coefficients
+            frames[span],
+            gain,
+            offset,
+            outliers,
+            shifts=shifts_px[span],
+            coefficients=coefficients,
+            first_frame=span.start,
         )[0]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from komad.arrays import Array
 from komad.kernels.cpu.bands import FloatArray, jit, over_bands
-from komad.kernels.cpu.counts import donor_value
+from komad.kernels.cpu.filling import Records, is_replaced, records_of, replaced_value
 from komad.kernels.cpu.vector import BLOCK, RUN, calibrate_run, filter_block
 from komad.kernels.plan import SUB_PIXEL_STEPS, TAPS, TILE, Outliers, lanczos_weights
 
@@ -25,8 +25,9 @@ class _Movie(NamedTuple):
     gain: FloatArray
     offset: FloatArray
     row_start: npt.NDArray[np.int32]
-    column: npt.NDArray[np.int32]
-    donors: npt.NDArray[np.int32]
+    spots: Records
+    terms: Records
+    draw: bool
 
 
 class _Buffers(NamedTuple):
@@ -55,6 +56,7 @@ def correct(
     outliers: Outliers,
     shifts: FloatArray,
     coefficients: FloatArray,
+    first_frame: int,
 ) -> FloatArray:
     """See `komad.kernels.correct`."""
     frames, gain, offset = (np.ascontiguousarray(array) for array in (frames, gain, offset))
@@ -66,7 +68,8 @@ def correct(
     # The compiled loops do not check what they are given.
     assert shifts.shape == (len(frames), -(-ny // TILE[0]) + 1, -(-nx // TILE[1]) + 1, 2)
     assert np.isfinite(shifts[used]).all()
-    movie = _Movie(frames, gain, offset, outliers.row_start, outliers.column, outliers.donors)
+    spots, terms = records_of(outliers, gain, offset, first_frame)
+    movie = _Movie(frames, gain, offset, outliers.row_start, spots, terms, outliers.draw)
 
     def work(y0: int, y1: int) -> None:
         buffers = _buffers(shifts[used, y0 // TILE[0] : y0 // TILE[0] + 2], len(sums), y1 - y0)
@@ -111,7 +114,7 @@ def _correct_band(
     """All tiles between two rows of nodes."""
     # Taken apart here, once: in the inner loops each look into a tuple of arrays costs.
     frames, gain, offset = movie.frames, movie.gain, movie.offset
-    row_start, column, donors = movie.row_start, movie.column, movie.donors
+    row_start, spots, terms, draw = movie.row_start, movie.spots, movie.terms, movie.draw
     source, across, moved = buffers.source, buffers.across, buffers.moved
     ny, nx = gain.shape
     for tile_column in range((nx + TILE[1] - 1) // TILE[1]):
@@ -127,7 +130,7 @@ def _correct_band(
         for k in range(len(used)):
             t = used[k]
             from_y, from_x = _nodes(shifts, t, place)
-            _load_tile(frames, gain, offset, row_start, column, donors, t, from_y, from_x, place, source)
+            _load_tile(frames, gain, offset, row_start, spots, terms, draw, t, from_y, from_x, place, source)
             _resample(source, across, moved, from_y, from_x, place, weights, k - group)
             if is_open:
                 _leave_out(coefficients, t, from_y, from_x, place, (ny, nx), buffers, k - group)
@@ -190,8 +193,9 @@ def _load_tile(
     gain: Any,
     offset: Any,
     row_start: Any,
-    column: Any,
-    donors: Any,
+    spots: Any,
+    terms: Any,
+    draw: bool,
     t: int,
     from_y: Any,
     from_x: Any,
@@ -216,22 +220,54 @@ def _load_tile(
         for j in range(first, last, RUN):
             j = min(j, last - RUN)  # noqa: PLW2901 - the last run overlaps the one before
             calibrate_run(frames, start + j, gain, offset, row + j, source, into + j)
+        begin, end = row_start[y], row_start[y + 1]
         for j in range(first):
             x = _reflect(left + j, nx)
-            source[i, j] = np.float32(frames[t, y, x]) * gain[y, x] + offset[y, x]
+            source[i, j] = _pixel(frames, gain, offset, spots, terms, draw, begin, end, t, y, x)
         for j in range(last, width):
             x = _reflect(left + j, nx)
-            source[i, j] = np.float32(frames[t, y, x]) * gain[y, x] + offset[y, x]
-        for k in range(row_start[y], row_start[y + 1]):
-            x = column[k]
-            if left + first <= x < left + last:
-                source[i, x - left] = donor_value(frames, gain, offset, donors, k, t)
-            for j in range(first):
-                if _reflect(left + j, nx) == x:
-                    source[i, j] = donor_value(frames, gain, offset, donors, k, t)
-            for j in range(last, width):
-                if _reflect(left + j, nx) == x:
-                    source[i, j] = donor_value(frames, gain, offset, donors, k, t)
+            source[i, j] = _pixel(frames, gain, offset, spots, terms, draw, begin, end, t, y, x)
+        for k in range(_first_from(spots, begin, end, left + first), end):
+            if spots[k].x >= left + last:
+                break
+            if is_replaced(spots, k, t):
+                value = replaced_value(frames, gain, offset, spots, terms, draw, k, t, y)
+                source[i, spots[k].x - left] = value
+
+
+@jit
+def _pixel(
+    frames: Any,
+    gain: Any,
+    offset: Any,
+    spots: Any,
+    terms: Any,
+    draw: bool,
+    begin: int,
+    end: int,
+    t: int,
+    y: int,
+    x: int,
+) -> Any:
+    """One corrected pixel of a row whose outliers are those from `begin` to `end`."""
+    for k in range(_first_from(spots, begin, end, x), end):
+        if spots[k].x > x:
+            break
+        if is_replaced(spots, k, t):
+            return replaced_value(frames, gain, offset, spots, terms, draw, k, t, y)
+    return np.float32(frames[t, y, x]) * gain[y, x] + offset[y, x]
+
+
+@jit
+def _first_from(spots: Any, low: int, high: int, x: int) -> int:
+    """The first of the outliers from `low` to `high`, all of one row, that is not left of `x`."""
+    while low < high:
+        middle = (low + high) // 2
+        if spots[middle].x < x:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @jit
