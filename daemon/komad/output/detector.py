@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -16,8 +15,8 @@ STRONG_PATTERN = 0.03
 """Relative standard deviation of what the gain reference left. A fresh reference leaves less than 0.01."""
 FEW_STACKS = 0.5
 """Of those that a full window has."""
-MANY_LEFT_OUT = 1 / 3
-"""Of all neighbours that were looked at."""
+MANY_LEFT_OUT = 0.5
+"""Movies that were passed over, of those that a full window has."""
 
 
 def detector_summary(report: DetectorReport) -> dict[str, object]:
@@ -64,7 +63,7 @@ def detector_record(report: DetectorReport, outliers: OutlierPixels) -> dict[str
 def detector_notes(report: DetectorReport) -> Iterator[str]:
     """One sentence for each thing that is not as it should be.
 
-    Shares are rounded, so that the movies of a session say the same and are counted together.
+    The same words for all movies of a session, so that they are counted together; what differs is in the JSON.
     """
     if report.pattern_spread > STRONG_PATTERN:
         yield (
@@ -72,23 +71,15 @@ def detector_notes(report: DetectorReport) -> Iterator[str]:
             "new one, and look at its orientation with `komad gain check`"
         )
     window = report.window
-    n_lost = len(window.members) - report.n_stacks
-    if n_lost > 0:
-        yield (
-            f"{n_lost} of the {len(window.members)} stack sums for KOMA could not be read: the pattern comes from "
-            "the others"
-        )
+    if report.n_stacks < len(window.members):
+        yield "stack sums of neighbouring movies were lost: KOMA averaged the others (detector.window in the JSON)"
     if window.mode != "off" and report.n_stacks < FEW_STACKS * window.wanted:
         yield (
-            f"KOMA had less than half of its {window.wanted} stack sums"
-            f"{f': {window.note}' if window.note else ''}"
+            f"KOMA had less than half of its {window.wanted} stack sums and takes the pattern off in part, as at the "
+            "start of any series; the JSON says why (detector.window)"
         )
-    n_looked_at = len(window.members) + len(window.left_out)
-    if len(window.left_out) > max(2, MANY_LEFT_OUT * n_looked_at):
+    if len(window.left_out) > MANY_LEFT_OUT * window.wanted:
         yield (
-            f"KOMA left out many neighbouring movies, the most common reason: {_most_common(window.left_out)}"
+            "many neighbouring movies could not be used for KOMA (carbon, ice, no beam, no archive?): the JSON says "
+            "which and why (detector.window)"
         )
-
-
-def _most_common(reasons: Mapping[int, str]) -> str:
-    return Counter(reasons.values()).most_common(1)[0][0]
