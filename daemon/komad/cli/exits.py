@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from komad.errors import KomadError
 
-OK, MOVIES_FAILED, USAGE, CONFIG, RUNNING, STORE, DISK, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 70, 130
+OK, MOVIES_FAILED, USAGE, CONFIG, RUNNING, STORE, DISK, GAIN, INTERNAL, INTERRUPTED = (
+    0, 1, 2, 3, 4, 5, 6, 7, 70, 130,
+)  # fmt: skip
 
 MEANINGS = {
     OK: "done",
@@ -14,6 +16,7 @@ MEANINGS = {
     RUNNING: "another komad works with this state directory",
     STORE: "no database yet, or it cannot be used",
     DISK: "results cannot be written: no space, no permission, lost disk",
+    GAIN: "`komad gain check`: the gain reference does not fit the movies as it lies",
     INTERNAL: "a fault of komad itself",
     INTERRUPTED: "stopped with Ctrl-C; `komad run` gives 0, it ends in order",
 }

@@ -87,6 +87,12 @@ def orient(image: npt.NDArray[Any], *, gain_rot: int, gain_flip: int) -> npt.NDA
     return {0: turned, 1: turned[::-1, :], 2: turned[:, ::-1]}[gain_flip]
 
 
+def inverted(image: FloatArray) -> FloatArray:
+    """Mean by value: the gain of a flat field, in whatever unit it is. 0, a defect, where the value is not positive."""
+    reciprocal = _reciprocal(image)
+    return np.nan_to_num(reciprocal * image[np.isfinite(reciprocal)].mean(dtype=np.float64), nan=0.0)
+
+
 def check_gain(
     total: npt.NDArray[Any],  # (ny, nx)
     gain: FloatArray,  # (ny, nx) or (nx, ny), as it is in its file
@@ -231,16 +237,16 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
 
 def _details(values: FloatArray) -> FloatArray:
     """What differs from pixel to pixel, relative to the local mean; zero at outliers and where there is no mean."""
-    values = _without_outliers(values)
+    values = without_outliers(values)
     known = np.isfinite(values)
     filled = np.where(known, values, 0)
     mean = uniform_filter(filled, BOX) / np.maximum(uniform_filter(known.astype(np.float32), BOX), 1e-6)
     known &= mean > 0
     relative = np.where(known, filled / np.where(known, mean, 1) - 1, np.nan)
-    return np.nan_to_num(_without_outliers(relative), nan=0.0)
+    return np.nan_to_num(without_outliers(relative), nan=0.0)
 
 
-def _without_outliers(values: FloatArray) -> FloatArray:
+def without_outliers(values: FloatArray) -> FloatArray:
     """NaN instead of what lies far from the median."""
     known = values[np.isfinite(values)]
     if not len(known):

@@ -14,6 +14,7 @@ from scipy.ndimage import uniform_filter
 from scipy.optimize import curve_fit, minimize_scalar
 
 from komad.arrays import thread_pool
+from komad.detector.gain import without_outliers
 from komad.errors import ParameterError
 
 FloatArray = npt.NDArray[np.float32]
@@ -66,22 +67,24 @@ def power_linear(rate: Any, a1: float, b1: float, a2: float, a3: float) -> Any:
 
 
 def fit_gamma(
-    flat: FloatArray,  # (ny, nx) sum of an exposure without specimen, dark subtracted, outliers replaced
+    flat: npt.NDArray[Any],  # (ny, nx) sum of an exposure without specimen, dark subtracted
     gain: FloatArray,  # (ny, nx), oriented
 ) -> float:
     """The power of the gain that leaves the flattest picture: equation 10.
 
     Minimises the standard deviation of flat * gain^gamma after a uniform filter of 64 pixels, relative to its mean. A
-    specimen or an uneven beam adds to it whatever the power is, and so makes the fit less sharp, not wrong.
+    specimen or an uneven beam adds to it whatever the power is, and so makes the fit less sharp, not wrong. Outlier
+    pixels are left out.
 
     Raises
     ------
     ParameterError
         The exposure is empty, or the gain has no structure beyond a patch that would tell the power.
     """
+    flat = without_outliers(flat.astype(np.float32))
     good = (gain > 0) & np.isfinite(gain) & np.isfinite(flat)
     ny, nx = (size // CELL * CELL for size in flat.shape)
-    counts = np.where(good, flat, 0).astype(np.float32)[:ny, :nx]
+    counts = np.where(good, flat, 0)[:ny, :nx]
     logarithm = np.log(np.where(good, gain, 1)).astype(np.float32)[:ny, :nx]
     weight = np.maximum(_patches(good[:ny, :nx].astype(np.float32)), 0.5 / PATCH**2)
 

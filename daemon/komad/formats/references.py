@@ -66,19 +66,31 @@ def check(references: References, shape: tuple[int, int]) -> None:
         _defects.__wrapped__(defects, shape)
 
 
-@lru_cache(N_CACHED)
-def _gain(
-    file: ReferenceFile, gain_rot: int, gain_flip: int, shape: tuple[int, int]
-) -> npt.NDArray[np.float32]:
-    image = orient(read_image(file.path), gain_rot=gain_rot, gain_flip=gain_flip)
-    if image.shape != shape:
-        advice = _advice(image.shape, shape, f"gain_rot = {(gain_rot + 1) % 4} or {(gain_rot + 3) % 4}")
-        raise ReferenceFileError(_wrong_size("gain", file.original_path, image.shape, shape) + advice)
+def read_gain(file: ReferenceFile) -> npt.NDArray[np.float32]:
+    """Read a gain reference (ny, nx) as it lies in its file.
+
+    Raises
+    ------
+    ReferenceFileError
+        It cannot be read, or would leave nothing of a movie.
+    """
+    image = read_image(file.path)
     if not np.any((image > 0) & np.isfinite(image)):
         raise ReferenceFileError(
             f"{file.original_path}: the gain reference has no pixel above zero, so nothing would be left of the movie; "
             "give another file, or take one from the movies with `komad gain estimate`"
         )
+    return image
+
+
+@lru_cache(N_CACHED)
+def _gain(
+    file: ReferenceFile, gain_rot: int, gain_flip: int, shape: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    image = orient(read_gain(file), gain_rot=gain_rot, gain_flip=gain_flip)
+    if image.shape != shape:
+        advice = _advice(image.shape, shape, f"gain_rot = {(gain_rot + 1) % 4} or {(gain_rot + 3) % 4}")
+        raise ReferenceFileError(_wrong_size("gain", file.original_path, image.shape, shape) + advice)
     return np.ascontiguousarray(image)
 
 
