@@ -61,7 +61,7 @@ def test_a_steady_pattern_is_no_alarm() -> None:
 def test_a_pattern_that_doubled_is_an_alarm() -> None:
     """It says both figures and what to do."""
     alarm = pattern_alarm(session(400, lambda i: 0.006 * (1 + 1.2 * i / 400)))
-    assert "1.3 %, 0.62 % at the start" in alarm
+    assert "leaves 1.3 %, at first 0.62 %" in alarm
     assert "take a new gain reference" in alarm
 
 

@@ -88,9 +88,10 @@ def test_screen_shows_the_detector(overview: Facts) -> None:
     text = "\n".join(screen(build_view(overview(), PLACES, detector=DETECTOR, now=NOW)))
     for wanted in (
         "correlated noise 0.4 % raw, 0.08 % after outliers, <0.001 % after KOMA",
-        "since the start raw 0.4 % -> 0.4 %, outliers 1,240 -> 1,240",
-        "1,240 outliers, 14 x-rays   KOMA trailing 24 of 24 stacks, 2 held",
-        "gain lies the right way (31 sigma)   stack sums 123, 1.4 GB",
+        "from start raw 0.4 -> 0.4 %, outliers 1,240 -> 1,240, gain 0.6 -> 0.6 %",
+        "1,240 outliers, 14 x-rays   123 stack sums, 1.4 GB",
+        "KOMA trailing 24 of 24 stacks, 2 held: KOMA waits for the archive",
+        "gain lies the right way (31 sigma)",
     ):
         assert wanted in text
 
@@ -102,9 +103,9 @@ def test_screen_of_a_wrong_gain_and_an_alarm(overview: Facts) -> None:
     facts = replace(DETECTOR, gain_check=check, last=aged)
     text = "\n".join(screen(build_view(overview(), PLACES, detector=facts, now=NOW)))
     assert "gain WRONG: try gain_rot = 1, gain_flip = 2 (18 sigma)" in text
-    assert "the gain fits no more: it leaves a pattern of 2 %, 0.6 % at the start" in text
+    assert "gain ages: leaves 2 %, at first 0.6 %; take a new gain reference" in text
     nothing = "\n".join(screen(build_view(overview(), PLACES, detector=DetectorFacts(), now=NOW)))
-    assert "detector  KOMA no movie yet" in nothing
+    assert "KOMA no movie yet" in nothing
 
 
 def test_json_of_the_detector(overview: Facts) -> None:

@@ -104,10 +104,7 @@ def pattern_alarm(facts: DetectorFacts) -> str:
     error = math.hypot(_error_of_median(before), _error_of_median(now))
     if end < max(GROWN * start, start + SIGNIFICANT * error, NOTICEABLE):
         return ""
-    return (
-        f"the gain fits no more: it leaves a pattern of {100 * end:.2g} %, {100 * start:.2g} % at the start; "
-        "take a new gain reference"
-    )
+    return f"gain ages: leaves {100 * end:.2g} %, at first {100 * start:.2g} %; take a new gain reference"
 
 
 def median(values: Sequence[float]) -> float:

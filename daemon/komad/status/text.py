@@ -10,8 +10,9 @@ from rich.text import Text
 
 from komad.status.detector import DetectorView, GainView, KomaView, Trend
 from komad.status.view import DiskView, ErrorView, Rates, StatusView, WarningView, WorkerView
+from komad.store.detector import MovieHealth
 
-MAX_WORKERS, MAX_DISKS, MAX_FOLDERS, MAX_DETECTOR, MAX_HELD, MAX_ERRORS = 4, 2, 2, 4, 3, 3
+MAX_WORKERS, MAX_DISKS, MAX_FOLDERS, MAX_DETECTOR, MAX_HELD, MAX_ERRORS = 4, 2, 2, 5, 3, 3
 """Lines per block, so that all of it stays on one screen."""
 GUTTER = 10
 """Characters to the left of each block that hold its title."""
@@ -38,7 +39,7 @@ def render(view: StatusView) -> RenderableType:
         ),
         *_block("detector", list(_detector(view.detector)), MAX_DETECTOR),
         *_block("held", [_held(group.n_jobs, group.kind, group.reason) for group in view.held], MAX_HELD),
-        *_block("errors", [_error(error) for error in view.errors], MAX_ERRORS),
+        *_block("errors", [_error(error) for error in view.errors], MAX_ERRORS - bool(view.warnings)),
         *_block("warning", [_warning(warning) for warning in view.warnings[:1]], 1),
     )
 
@@ -160,11 +161,9 @@ def _detector(view: DetectorView) -> Iterator[Text]:
         yield _line((view.alarm, CARE))
     elif view.trend is not None:
         yield _trend(view.trend)
-    koma = _koma(view.koma)
-    if last is not None:
-        koma = _line(f"{last.n_outliers:,} outliers, {last.n_xrays:,} x-rays   ", koma)
-    yield koma
-    yield _gain(view.gain, view.koma)
+    yield _outliers(last, view.koma)
+    yield _koma(view.koma)
+    yield _gain(view.gain)
 
 
 def share(value: float) -> str:
@@ -174,15 +173,22 @@ def share(value: float) -> str:
 
 def _trend(trend: Trend) -> Text:
     parts = [
-        f"{name} {show(pair[0])} -> {show(pair[1])}"
+        f"{name} {show(pair[0]).removesuffix(' %')} -> {show(pair[1])}"
         for name, pair, show in (
             ("raw", trend.correlation_raw, share),
             ("outliers", trend.n_outliers, "{:,.0f}".format),
-            ("left by the gain", trend.pattern_spread, share),
+            ("gain", trend.pattern_spread, share),
         )
         if pair is not None
     ]
-    return _line(("since the start ", DIM), ", ".join(parts))
+    return _line(("from start ", DIM), ", ".join(parts))
+
+
+def _outliers(last: MovieHealth | None, koma: KomaView) -> Text:
+    line = _line()
+    if last is not None:
+        line.append(f"{last.n_outliers:,} outliers, {last.n_xrays:,} x-rays   ")
+    return line.append(f"{koma.n_stack_sums} stack sums, {size(koma.stack_sum_bytes)}", DIM)
 
 
 def _koma(koma: KomaView) -> Text:
@@ -195,13 +201,11 @@ def _koma(koma: KomaView) -> Text:
     return line
 
 
-def _gain(gain: GainView, koma: KomaView) -> Text:
+def _gain(gain: GainView) -> Text:
     style = {"ok": GOOD, "wrong": BAD, "unchecked": DIM}.get(gain.state, CARE)
     line = _line((gain.text, style))
     if gain.confidence is not None:
         line.append(f" ({gain.confidence:.0f} sigma)", DIM)
-    if koma.n_stack_sums:
-        line.append(f"   stack sums {koma.n_stack_sums}, {size(koma.stack_sum_bytes)}", DIM)
     return line
 
 
