@@ -87,8 +87,8 @@ def test_screen_shows_the_detector(overview: Facts) -> None:
     """Noise in three stages, its change, outliers, KOMA with who waits and why, the gain, the disk."""
     text = "\n".join(screen(build_view(overview(), PLACES, detector=DETECTOR, now=NOW)))
     for wanted in (
-        "correlated noise 0.4 % raw, 0.08 % after outliers, <0.001 % after KOMA",
-        "from start raw 0.4 -> 0.4 %, outliers 1,240 -> 1,240, gain 0.6 -> 0.6 %",
+        "correlated noise raw 0.4 %, outliers filled 0.08 %, KOMA <0.001 %",
+        "trend raw 0.4 -> 0.4 %, outliers 1,240 -> 1,240, gain 0.6 -> 0.6 %",
         "1,240 outliers, 14 x-rays   123 stack sums, 1.4 GB",
         "KOMA trailing 24 of 24 stacks, 2 held: KOMA waits for the archive",
         "gain lies the right way (31 sigma)",

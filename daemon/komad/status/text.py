@@ -151,11 +151,11 @@ def _detector(view: DetectorView) -> Iterator[Text]:
     last = view.last
     if last is not None:
         stages = [
-            (last.correlation_raw, "raw"),
-            (last.correlation_outliers, "after outliers"),
-            (last.correlation_koma, "after KOMA"),
+            ("raw", last.correlation_raw),
+            ("outliers filled", last.correlation_outliers),
+            ("KOMA", last.correlation_koma),
         ]
-        measured = [f"{share(value)} {name}" for value, name in stages if value is not None]
+        measured = [f"{name} {share(value)}" for name, value in stages if value is not None]
         yield _line(("correlated noise ", DIM), ", ".join(measured) or "not measured")
     if view.alarm:
         yield _line((view.alarm, CARE))
@@ -181,7 +181,7 @@ def _trend(trend: Trend) -> Text:
         )
         if pair is not None
     ]
-    return _line(("from start ", DIM), ", ".join(parts))
+    return _line(("trend ", DIM), ", ".join(parts))
 
 
 def _outliers(last: MovieHealth | None, koma: KomaView) -> Text:
