@@ -41,7 +41,7 @@ def test_no_movie_and_one_movie_are_said(komad: Komad, config: Path, store: Stor
     assert outcome.code == 0
     assert "none has been corrected yet" in outcome.out
     let_be_corrected(store, "c")
-    assert "c: correlated noise 0.4 % raw" in komad("plot", "detector", "-c", config, "-o", path).out
+    assert "c: correlated noise raw 0.4 %" in komad("plot", "detector", "-c", config, "-o", path).out
     assert not path.exists()
 
 

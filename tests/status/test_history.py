@@ -51,7 +51,7 @@ def test_table_has_a_line_per_movie() -> None:
 def test_one_movie_in_words() -> None:
     """What a plot would show."""
     said = in_words(health(7, correlation_koma=None))
-    assert said.startswith("FoilHole_7: correlated noise 0.4 % raw, 0.08 % after outliers; 1,240 outlier")
+    assert said.startswith("FoilHole_7: correlated noise raw 0.4 %, outliers filled 0.08 %; 1,240 outlier")
     assert "24 of 24" in said
 
 

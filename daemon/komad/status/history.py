@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 
-from komad.status.text import share
+from komad.status.text import noise
 from komad.store.detector import History, MovieHealth, Series
 
 COLUMNS = (
@@ -46,17 +46,8 @@ def to_csv(history: History) -> str:
 
 def in_words(movie: MovieHealth) -> str:
     """What one movie shows: a plot of it would be a dot."""
-    noise = [
-        f"{share(value)} {name}"
-        for value, name in (
-            (movie.correlation_raw, "raw"),
-            (movie.correlation_outliers, "after outliers"),
-            (movie.correlation_koma, "after KOMA"),
-        )
-        if value is not None
-    ]
     return (
-        f"{movie.stem}: correlated noise {', '.join(noise) or 'not measured'}; {movie.n_outliers:,} outlier pixels, "
+        f"{movie.stem}: correlated noise {noise(movie)}; {movie.n_outliers:,} outlier pixels, "
         f"{movie.n_xrays:,} x-rays; {movie.n_stacks} of {movie.n_wanted} stack sums averaged"
     )
 

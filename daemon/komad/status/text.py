@@ -150,13 +150,7 @@ def _detector(view: DetectorView) -> Iterator[Text]:
     """What matters first: the noise that frames share, its change, the gain reference, KOMA."""
     last = view.last
     if last is not None:
-        stages = [
-            ("raw", last.correlation_raw),
-            ("outliers filled", last.correlation_outliers),
-            ("KOMA", last.correlation_koma),
-        ]
-        measured = [f"{name} {share(value)}" for name, value in stages if value is not None]
-        yield _line(("correlated noise ", DIM), ", ".join(measured) or "not measured")
+        yield _line(("correlated noise ", DIM), noise(last))
     if view.alarm:
         yield _line((view.alarm, CARE))
     elif view.trend is not None:
@@ -164,6 +158,18 @@ def _detector(view: DetectorView) -> Iterator[Text]:
     yield _outliers(last, view.koma)
     yield _koma(view.koma)
     yield _gain(view.gain)
+
+
+def noise(movie: MovieHealth) -> str:
+    """The noise that frames have in common, as far as it was measured."""
+    stages = (
+        ("raw", movie.correlation_raw),
+        ("outliers filled", movie.correlation_outliers),
+        ("KOMA", movie.correlation_koma),
+    )
+    return (
+        ", ".join(f"{name} {share(value)}" for name, value in stages if value is not None) or "not measured"
+    )
 
 
 def share(value: float) -> str:
