@@ -91,7 +91,7 @@ def test_few_measured_movies_are_no_alarm() -> None:
         ("ok", False, "ok", "right way"),
         ("other", False, "wrong", "gain WRONG: try gain_rot = 3, gain_flip = 1"),
         ("inverse", False, "wrong", "reciprocal"),
-        ("corrected", False, "wrong", "gain-corrected already"),
+        ("corrected", False, "wrong", "corrected already"),
         ("unclear", False, "unclear", "too few counts"),
         ("other", True, "accepted", "accepted"),
     ],

@@ -160,6 +160,6 @@ def _gain(check: GainCheck | None, *, has_gain: bool) -> GainView:
     text = {
         "other": "gain WRONG: try gain_rot = {}, gain_flip = {}".format(*check.best),
         "inverse": "gain WRONG: its reciprocal fits; `komad gain convert --reciprocal`",
-        "corrected": "gain WRONG: the movies are gain-corrected already; take it out",
+        "corrected": "gain WRONG: the movies show nothing of it; corrected already?",
     }.get(check.verdict, f"gain WRONG: {check.sentence}")
     return GainView(state="wrong", text=text, confidence=check.confidence)

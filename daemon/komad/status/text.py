@@ -210,7 +210,7 @@ def _koma(koma: KomaView) -> Text:
 def _gain(gain: GainView) -> Text:
     style = {"ok": GOOD, "wrong": BAD, "unchecked": DIM}.get(gain.state, CARE)
     line = _line((gain.text, style))
-    if gain.confidence is not None:
+    if gain.confidence is not None and gain.state != "unclear":
         line.append(f" ({gain.confidence:.0f} sigma)", DIM)
     return line
 
