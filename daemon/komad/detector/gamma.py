@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import uniform_filter
-from scipy.optimize import curve_fit, minimize_scalar
+from scipy.optimize import minimize_scalar
 
 from komad.arrays import thread_pool
 from komad.detector.gain import without_outliers
@@ -29,6 +29,8 @@ K2: PowerLinear = (0.12, -1.04, -0.0336, 1.04)
 LIMITS = (0.25, 4.0)
 """A gain is never raised to a power outside of these: at the dose rate of an all but empty movie equation 11 has no
 bounds."""
+EXPONENTS = (-3.0, -0.1)
+"""b1 is looked for between these: the first term is what grows towards low dose rates."""
 PATCH = 64
 """Pixels per side of the uniform filter in equation 10."""
 CELL = 8
@@ -141,12 +143,17 @@ def fit_power_linear(dose_rates: Sequence[float], gammas: Sequence[float]) -> Po
             f"four numbers need at least {LEAST_RATES} dose rates, the largest at least {LEAST_RANGE:g} times the "
             "smallest: give movies of more dose rates, or use the power of one as gain_gamma"
         )
-    try:
-        (a1, b1, a2, a3), _ = curve_fit(
-            power_linear, rates, np.asarray(gammas, np.float64), p0=K2, maxfev=20000
-        )
-    except RuntimeError as error:
-        raise ParameterError(
-            "the powers do not follow a1 r^b1 + a2 r + a3; look at the picture, and leave out what does not fit"
-        ) from error
-    return float(a1), float(b1), float(a2), float(a3)
+    powers = np.asarray(gammas, np.float64)
+
+    def linear(b1: float) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """a1, a2, a3 for a given b1, and the basis."""
+        basis = np.stack([rates**b1, rates, np.ones_like(rates)], axis=1)
+        return np.linalg.lstsq(basis, powers, rcond=None)[0], basis
+
+    def misfit(b1: float) -> float:
+        numbers, basis = linear(b1)
+        return float(np.sum(np.square(basis @ numbers - powers)))
+
+    b1 = float(minimize_scalar(misfit, bounds=EXPONENTS, method="bounded", options={"xatol": 1e-8}).x)
+    (a1, a2, a3), _ = linear(b1)
+    return float(a1), b1, float(a2), float(a3)
