@@ -13,7 +13,15 @@ import numpy.typing as npt
 from komad import kernels
 from komad.arrays import Array
 from komad.config import Processing
-from komad.detector import calibrate, detector_warnings, find_outliers, leave_out_unlit, stack_facts
+from komad.detector import (
+    calibrate,
+    detector_warnings,
+    find_outliers,
+    frame_correlations,
+    leave_out_unlit,
+    stack_facts,
+    without_pattern,
+)
 from komad.errors import MotionError, ParameterError
 from komad.micrograph import (
     correct_frames,
@@ -26,7 +34,16 @@ from komad.micrograph import (
     successive_groups,
     weights_of_sums,
 )
-from komad.model import Acquisition, MicrographResult, MotionModel, OutlierPixels, StackSum
+from komad.model import (
+    Acquisition,
+    DetectorReport,
+    KomaMethod,
+    MicrographResult,
+    MotionModel,
+    OutlierPixels,
+    Pattern,
+    StackSum,
+)
 from komad.motion import estimate_motion
 from komad.optics.exposure import voltage_factor
 
@@ -91,9 +108,14 @@ def correct_movie(
     power_spectrum_wanted: bool,
     even_odd_weighted: bool = False,
     power_spectrum_groups: bool = False,
+    pattern: Pattern | None = None,
+    koma_method: KomaMethod = "subtract",
     on_stage: Callable[[str], None] | None = None,
 ) -> MicrographResult:
     """Make the micrographs of one movie: references, motion, sums, spectrum.
+
+    A `pattern` is taken off with the gain; without one there is no KOMA. What the movie shows of the detector is
+    measured before and after.
 
     Raises
     ------
@@ -124,7 +146,11 @@ def correct_movie(
     used = _used_frames(len(frames), processing)
     with stage("references"):
         calibration = calibrate(shape, gain=gain, dark=dark)
+        koma = None if pattern is None else without_pattern(calibration, pattern, koma_method)
         replaced = kernels.plan_outliers(outliers, shape, processing.outlier_fill)
+    with stage("detector"):
+        correlations = frame_correlations(frames, calibration, outliers, koma, fill=processing.outlier_fill)
+        calibration = koma or calibration
     with stage("reduce"):
         factor = _binning(shape, pixel_size, processing.alignment_pixel_size_angstrom)
         span = _range(used)
@@ -198,6 +224,7 @@ def correct_movie(
         motion=motion,
         n_outliers=len(outliers),
         mean_e_per_px_frame=mean,
+        detector=_detector_report(outliers, correlations),
         timings_s=timings,
         warnings=(
             *detector_warnings(frames, calibration, n_outliers=len(outliers), unlit=unlit),
@@ -215,6 +242,8 @@ def aligned_stack(
     motion: MotionModel,
     processing: Processing,
     group: int,
+    pattern: Pattern | None = None,
+    koma_method: KomaMethod = "subtract",
 ) -> Iterator[FloatArray]:
     """The corrected frames themselves, each (y, x) at the output pixel size, `group` successive ones added together.
 
@@ -222,6 +251,8 @@ def aligned_stack(
     """
     shape = (frames.shape[1], frames.shape[2])
     calibration = calibrate(shape, gain=gain, dark=dark)
+    if pattern is not None:
+        calibration = without_pattern(calibration, pattern, koma_method)
     pictures = group_sums(
         frames,
         calibration.gain,
@@ -232,6 +263,20 @@ def aligned_stack(
     )
     for picture in pictures:
         yield fourier_crop(picture, processing.bin_factor)
+
+
+def _detector_report(outliers: OutlierPixels, correlations: tuple[float, float, float]) -> DetectorReport:
+    """What the movie itself shows; what its neighbours tell is for whoever knows them."""
+    raw, filled, without = correlations
+    return DetectorReport(
+        correlation_raw=raw,
+        correlation_outliers=filled,
+        correlation_koma=without,
+        n_hot=outliers.n_hot,
+        n_dead=outliers.n_dead,
+        n_defects=outliers.n_defects,
+        n_xrays=outliers.n_xrays,
+    )
 
 
 Value = TypeVar("Value")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from komad.arrays import thread_pool
 from komad.errors import ReferenceFileError
+from komad.model import KomaMethod, Pattern
 
 FloatArray = npt.NDArray[np.float32]
+
+BAND_ROWS = 256
+LEAST_RESPONSE = 0.1
+"""No pixel is made brighter than ten times."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,8 +35,11 @@ def calibrate(
     *,
     gain: FloatArray | None,  # (ny, nx), oriented
     dark: FloatArray | None,  # (ny, nx), oriented
+    gamma: float = 1.0,
 ) -> Calibration:
-    """(frame - dark) * gain, written as frame * gain + offset; without references the frame itself.
+    """(frame - dark) * gain**gamma, written as frame * gain + offset; without references the frame itself.
+
+    McLeod et al. (2017) eq. 9; zero and negative gains, which make a pixel an outlier, stay as they are.
 
     Raises
     ------
@@ -44,9 +53,31 @@ def calibrate(
                 f"the frames are {shape[1]} x {shape[0]}; give the {name} of this camera mode"
             )
     multiplier = np.ones(shape, np.float32) if gain is None else np.ascontiguousarray(gain, np.float32)
+    if gain is not None and gamma != 1:
+        multiplier = np.power(multiplier, np.float32(gamma), out=multiplier.copy(), where=multiplier > 0)
     offset = np.zeros(shape, np.float32) if dark is None else (-dark * multiplier).astype(np.float32)
     invalid = ~((multiplier > 0) & np.isfinite(multiplier) & np.isfinite(offset))
     n_invalid = int(np.count_nonzero(invalid))
     if n_invalid:
         multiplier, offset = (np.where(invalid, np.float32(0), array) for array in (multiplier, offset))
     return Calibration(gain=multiplier, offset=offset, n_invalid=n_invalid)
+
+
+def without_pattern(calibration: Calibration, pattern: Pattern, method: KomaMethod) -> Calibration:
+    """The calibration that takes the detector's pattern off as well, at no cost for each frame.
+
+    subtract: corrected - pattern * mean per frame, McLeod et al. (2017) section 5.2; divide: corrected / (1 + pattern),
+    as an error of the gain.
+    """
+    changed = np.empty_like(calibration.gain)
+    mean = np.float32(pattern.mean_e_per_px_frame)
+    if method == "subtract":
+
+        def subtract(y0: int) -> None:
+            rows = np.s_[y0 : y0 + BAND_ROWS]
+            np.subtract(calibration.offset[rows], pattern.relative[rows] * mean, out=changed[rows])
+
+        list(thread_pool().map(subtract, range(0, len(changed), BAND_ROWS)))
+        return replace(calibration, offset=changed)
+    factor = (1 / np.maximum(1 + pattern.relative, LEAST_RESPONSE)).astype(np.float32)
+    return replace(calibration, gain=calibration.gain * factor, offset=calibration.offset * factor)

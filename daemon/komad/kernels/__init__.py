@@ -5,7 +5,7 @@ Callers use the functions here; which side runs follows from the arrays given.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,20 +13,30 @@ import numpy.typing as npt
 from komad.arrays import Array, namespace
 from komad.errors import DeviceError
 from komad.kernels import cpu
-from komad.kernels.plan import Outliers, node_positions, plan_outliers
+from komad.kernels.plan import FrameSums, Outliers, node_positions, plan_outliers
+from komad.kernels.stack import BadPixels, RelativeStack, bad_pixels
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 __all__ = [
+    "BadPixels",
+    "FrameSums",
     "Outliers",
+    "RelativeStack",
     "add_filtered",
+    "add_fixed_point",
     "aligned_sum",
     "alignment_gradient",
+    "bad_pixels",
+    "block_moments",
     "correct",
+    "line_means",
     "node_positions",
+    "pixel_moments",
     "plan_outliers",
     "reduce",
+    "shared_pattern",
     "sum_frames",
 ]
 
@@ -39,16 +49,19 @@ def _side(*arrays: Array) -> ModuleType:
     return cpu
 
 
-def sum_frames(frames: Array) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-    """Sum over frames of (n_frames, ny, nx) and mean of each frame.
-
-    Returns (ny, nx) uint32 or int32 for integers, float64 for floating-point frames; and (n_frames,) float64.
-    """
+def sum_frames(frames: Array) -> FrameSums:
+    """Sum over frames of (n_frames, ny, nx), mean of each frame, and largest value of each pixel."""
     return _side(frames).sum_frames(frames)
 
 
 def reduce(
-    frames: Array, gain: FloatArray, offset: FloatArray, outliers: Outliers, *, factor: int
+    frames: Array,
+    gain: FloatArray,
+    offset: FloatArray,
+    outliers: Outliers,
+    *,
+    factor: int,
+    first_frame: int = 0,
 ) -> FloatArray:
     """Area-binned corrected frames: the sum of `frames * gain + offset` over factor x factor pixels.
 
@@ -56,14 +69,15 @@ def reduce(
     ----------
     frames : (n_frames, ny, nx) counts of any real type.
     gain, offset : (ny, nx) float32.
-    outliers : pixels whose value is drawn from a good neighbour instead.
+    outliers : pixels that good neighbours stand in for.
     factor : pixels per side; rows and columns that do not fill a block are left out.
+    first_frame : which frame of the movie frames[0] is.
 
     Returns
     -------
     (n_frames, ny // factor, nx // factor) float32.
     """
-    return _side(frames, gain).reduce(frames, gain, offset, outliers, factor)
+    return _side(frames, gain).reduce(frames, gain, offset, outliers, factor, first_frame)
 
 
 def correct(
@@ -74,6 +88,7 @@ def correct(
     *,
     shifts: FloatArray,
     coefficients: FloatArray,
+    first_frame: int = 0,
 ) -> FloatArray:
     """The fused pass: gain, outliers, displacement and accumulation into running sums, tile by tile over the counts.
 
@@ -90,15 +105,16 @@ def correct(
     ----------
     frames : (n_frames, ny, nx) counts of any real type.
     gain, offset : (ny, nx) float32; corrected = frame * gain + offset.
-    outliers : pixels whose value is drawn from a good neighbour instead.
+    outliers : pixels that good neighbours stand in for.
     shifts : (n_frames, nodes_y, nodes_x, 2) float32 as (y, x), pixels, at `node_positions((ny, nx))`.
     coefficients : (n_frames, n_sums) float32; a frame whose coefficients are all zero is not read and does not count.
+    first_frame : which frame of the movie frames[0] is.
 
     Returns
     -------
     (n_sums, ny, nx) float32.
     """
-    return _side(frames, gain).correct(frames, gain, offset, outliers, shifts, coefficients)
+    return _side(frames, gain).correct(frames, gain, offset, outliers, shifts, coefficients, first_frame)
 
 
 def aligned_sum(
@@ -143,7 +159,7 @@ def add_filtered(
     frequency: npt.NDArray[np.float64],
     radial: npt.NDArray[np.float64],
 ) -> None:
-    """Add `spectrum` times a radial filter to `total`, in place: the one function here that changes an argument.
+    """Add `spectrum` times a radial filter to `total`, in place.
 
     Parameters
     ----------
@@ -153,3 +169,91 @@ def add_filtered(
     radial : (n,) filter there; linear between, the last value beyond.
     """
     _side(total).add_filtered(total, spectrum, ky, kx, frequency, radial)
+
+
+def add_fixed_point(
+    total: npt.NDArray[np.int32], stack: RelativeStack, *, unit: int, limit: int, sign: int
+) -> None:
+    """Add a stack sum in whole numbers of 1 / `unit` of its mean to `total`, in place, or take it off (sign -1).
+
+    Its bad pixels are mixed with the mean of the good ones among the 5 x 5 around them. The same stack gives the same
+    numbers whatever the number of threads, without liberties in the arithmetic.
+
+    Parameters
+    ----------
+    total : (ny, nx) int32.
+    stack : the sum.
+    unit, limit : whole number that the mean becomes, and the largest magnitude; below 2**23.
+    """
+    _side(total, stack.total).add_fixed_point(total, stack, unit=unit, limit=limit, sign=sign)
+
+
+def line_means(
+    total: npt.NDArray[np.int32], inverse: float, own: RelativeStack, n_segments: tuple[int, int]
+) -> tuple[FloatArray, FloatArray]:
+    """Means along segments of columns and rows, of total * inverse - 1 and of own - 1, own's bad pixels left out.
+
+    Parameters
+    ----------
+    total : (ny, nx) int32.
+    inverse : factor that makes its mean 1.
+    own : the stack sum of the movie itself.
+    n_segments : segments of a column (along y), segments of a row (along x).
+
+    Returns
+    -------
+    (2, n_segments[0], nx) of columns and (2, ny, n_segments[1]) of rows, first of `total`, then of `own`; 0 where a
+    segment has no good pixel.
+    """
+    return _side(total, own.total).line_means(total, inverse, own, n_segments)
+
+
+def pixel_moments(
+    total: npt.NDArray[np.int32],
+    inverse: float,
+    own: RelativeStack,
+    lines: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
+    taps: FloatArray,
+) -> npt.NDArray[np.float64]:
+    """Sums of squares and products of what is left of `total` and `own` without lines and without what is smooth.
+
+    Parameters
+    ----------
+    total, inverse, own : as for `line_means`.
+    lines : rows (ny,) and columns (nx,) to take off `total`, then those of `own`.
+    taps : (odd,) symmetric; what they make of the picture, along both axes, is smooth.
+
+    Returns
+    -------
+    (4,): total², total * own, own², number of pixels; over some bands of large pictures, own's bad pixels left out.
+    """
+    return _side(total, own.total).pixel_moments(total, inverse, own, lines, taps)
+
+
+def shared_pattern(
+    total: npt.NDArray[np.int32],
+    inverse: float,
+    bad: BadPixels,
+    lines: tuple[FloatArray, FloatArray],
+    taps: FloatArray,
+    *,
+    scales: tuple[float, float, float],
+) -> FloatArray:
+    """Sum of the pixels, rows and columns that `pixel_moments` tells apart, each times its scale; (ny, nx).
+
+    Parameters
+    ----------
+    total, inverse, taps : as for `pixel_moments`.
+    bad : pixels at which the result is 0.
+    lines : rows (ny,) and columns (nx,) of `total`.
+    scales : of pixels, rows and columns.
+    """
+    return _side(total).shared_pattern(total, inverse, bad, lines, taps, scales=scales)
+
+
+def block_moments(values: FloatArray, *, block: int) -> npt.NDArray[np.float64]:
+    """Sums of squares of every frame of (n_frames, ny, nx), and of their sum, the mean of each block taken off.
+
+    Returns (n_frames + 1,); blocks of block x block pixels, smaller ones at the far edges.
+    """
+    return np.asarray(_side(values).block_moments(values, block))

@@ -95,6 +95,10 @@ class Pattern:
     """Part of the window's mean that the movie itself shows, 0 to 1: of single pixels, rows and columns."""
     correlation: float = float("nan")
     """Pearson correlation of the window's mean with the movie's own stack sum, both without what is smooth."""
+    shared_spread: float = float("nan")
+    """Relative standard deviation of the pattern that the movie and its neighbours share, noise taken off."""
+    mean_e_per_px_frame: float = 0.0
+    """The movie's own mean, of frames with beam: what `relative` is a fraction of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

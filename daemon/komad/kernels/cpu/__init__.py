@@ -3,13 +3,19 @@
 from komad.kernels.cpu.alignment import aligned_sum, alignment_gradient
 from komad.kernels.cpu.counts import reduce, sum_frames
 from komad.kernels.cpu.fused import correct
+from komad.kernels.cpu.koma import add_fixed_point, block_moments, line_means, pixel_moments, shared_pattern
 from komad.kernels.cpu.spectra import add_filtered
 
 __all__ = [
     "add_filtered",
+    "add_fixed_point",
     "aligned_sum",
     "alignment_gradient",
+    "block_moments",
     "correct",
+    "line_means",
+    "pixel_moments",
     "reduce",
+    "shared_pattern",
     "sum_frames",
 ]
