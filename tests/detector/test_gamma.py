@@ -27,7 +27,7 @@ K2 = (0.12, -1.04, -0.0336, 1.04)
 )
 def test_power_of_a_movie(setting, rate: float | None, gamma: float) -> None:  # type: ignore[no-untyped-def]
     """Off is 1, a number stands for itself, four numbers are equation 11; without bounds it never is."""
-    assert gamma_of(setting, rate) == pytest.approx(gamma)
+    assert gamma_of(setting, rate) == pytest.approx(gamma, abs=6e-4)
 
 
 @pytest.mark.parametrize("setting", ["k2", K2])

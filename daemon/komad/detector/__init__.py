@@ -4,6 +4,7 @@ from komad.detector.beam import leave_out_unlit
 from komad.detector.calibration import Calibration, calibrate, without_pattern
 from komad.detector.correlation import frame_correlations
 from komad.detector.facts import stack_facts
+from komad.detector.gamma import gamma_of
 from komad.detector.koma import RunningTotal, measure_pattern
 from komad.detector.outliers import find_outliers
 from komad.detector.warnings import detector_warnings
@@ -17,6 +18,7 @@ __all__ = [
     "detector_warnings",
     "find_outliers",
     "frame_correlations",
+    "gamma_of",
     "leave_out_unlit",
     "measure_pattern",
     "stack_facts",

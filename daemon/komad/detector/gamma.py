@@ -60,7 +60,9 @@ def gamma_of(setting: GainGamma, dose_rate_e_per_px_s: float | None) -> float:
         )
     if dose_rate_e_per_px_s <= 0:
         return 1.0  # no beam: nothing to correct
-    return float(np.clip(power_linear(dose_rate_e_per_px_s, *(K2 if setting == "k2" else setting)), *LIMITS))
+    gamma = power_linear(dose_rate_e_per_px_s, *(K2 if setting == "k2" else setting))
+    # Rounded, so that movies of nearly the same dose rate share one calibration.
+    return round(float(np.clip(gamma, *LIMITS)), 3)
 
 
 def power_linear(rate: Any, a1: float, b1: float, a2: float, a3: float) -> Any:
