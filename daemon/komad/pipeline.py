@@ -18,6 +18,7 @@ from komad.detector import (
     detector_warnings,
     find_outliers,
     frame_correlations,
+    gamma_of,
     leave_out_unlit,
     stack_facts,
     without_pattern,
@@ -51,6 +52,7 @@ FloatArray = npt.NDArray[np.float32]
 
 SMALLEST_LENGTH = 192
 """Pixels. Small frames are not binned below this, whatever the alignment pixel size."""
+SAMPLE_STRIDE = 7
 
 
 def sum_stack(
@@ -62,6 +64,8 @@ def sum_stack(
     processing: Processing,
 ) -> StackSum:
     """Sum the frames as the camera wrote them, and find the outlier pixels on the gain-corrected sum.
+
+    `gain_gamma` makes no difference here: the dose rate may be known only later, and outliers stand out all the same.
 
     Raises
     ------
@@ -120,8 +124,8 @@ def correct_movie(
     Raises
     ------
     ParameterError
-        The pixel size is unknown, dose weighting is asked for and a parameter of it is unknown or out of range, or the
-        doses of single frames are as many as the movie has not.
+        The pixel size is unknown, dose weighting is asked for and a parameter of it is unknown or out of range, the
+        doses of single frames are as many as the movie has not, or `gain_gamma` needs the time of a frame.
     MotionError
         No frames are left after skipping, or they hold no picture.
     ReferenceFileError
@@ -145,7 +149,8 @@ def correct_movie(
         voltage_factor(_known(acquisition.voltage_kv, "voltage"))
     used = _used_frames(len(frames), processing)
     with stage("references"):
-        calibration = calibrate(shape, gain=gain, dark=dark)
+        gamma = _gain_gamma(frames, dark, acquisition.frame_time_s, processing)
+        calibration = calibrate(shape, gain=gain, dark=dark, gamma=gamma)
         koma = None if pattern is None else without_pattern(calibration, pattern, koma_method)
         replaced = kernels.plan_outliers(outliers, shape, processing.outlier_fill)
     with stage("detector"):
@@ -242,6 +247,7 @@ def aligned_stack(
     motion: MotionModel,
     processing: Processing,
     group: int,
+    frame_time_s: float | None = None,
     pattern: Pattern | None = None,
     koma_method: KomaMethod = "subtract",
 ) -> Iterator[FloatArray]:
@@ -250,7 +256,8 @@ def aligned_stack(
     Frames that `motion` leaves out are left out, and the last picture may be of fewer frames. Not weighted.
     """
     shape = (frames.shape[1], frames.shape[2])
-    calibration = calibrate(shape, gain=gain, dark=dark)
+    gamma = _gain_gamma(frames, dark, frame_time_s, processing)
+    calibration = calibrate(shape, gain=gain, dark=dark, gamma=gamma)
     if pattern is not None:
         calibration = without_pattern(calibration, pattern, koma_method)
     pictures = group_sums(
@@ -263,6 +270,19 @@ def aligned_stack(
     )
     for picture in pictures:
         yield fourier_crop(picture, processing.bin_factor)
+
+
+def _gain_gamma(
+    frames: Array, dark: FloatArray | None, frame_time_s: float | None, processing: Processing
+) -> float:
+    """The power of the gain at the movie's dose rate, which a sample of its pixels tells well enough."""
+    if frame_time_s is None or processing.gain_gamma == "off":
+        return gamma_of(processing.gain_gamma, None)
+    place = np.s_[::SAMPLE_STRIDE, ::SAMPLE_STRIDE]
+    counts = float(frames[:, *place].mean(dtype=np.float64)) - (
+        0.0 if dark is None else float(dark[place].mean())
+    )
+    return gamma_of(processing.gain_gamma, counts / frame_time_s)
 
 
 def _detector_report(outliers: OutlierPixels, correlations: tuple[float, float, float]) -> DetectorReport:
