@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -438,3 +440,31 @@ def test_a_movie_that_is_mostly_empty(n_lit: int) -> None:
     result = correct(frames)
     assert np.flatnonzero(result.motion.used).tolist() == list(range(n_lit))
     assert any(warning.startswith("without beam, and left out: frame") for warning in result.warnings)
+
+
+def test_the_gain_is_raised_to_the_power_of_the_dose_rate() -> None:
+    """A response that depends on the dose rate is corrected, in the sums and in the aligned stack; else it is not."""
+    movie = toy_movie(n_frames=6, seed=5, contrast=0.2)
+    gain = np.ones((512, 512), np.float32)
+    gain[:, 256:] = 1.5
+    power = round(0.12 * 4**-1.04 - 0.0336 * 4 + 1.04, 3)
+    raised = correct(movie.frames, gain=gain**power)
+    frame_time_s = float(movie.frames.mean()) / 4
+    at_rate = replace(ACQUISITION, frame_time_s=frame_time_s)
+    result = correct(movie.frames, gain=gain, acquisition=at_rate, gain_gamma="k2")
+    np.testing.assert_allclose(result.sum_unweighted, raised.sum_unweighted, rtol=2e-3)
+    assert np.abs(correct(movie.frames, gain=gain).sum_unweighted / raised.sum_unweighted - 1).max() > 0.01
+    [stack] = aligned_stack(
+        movie.frames,
+        gain=gain,
+        dark=None,
+        outliers=NO_OUTLIERS,
+        motion=result.motion,
+        processing=Processing(gain_gamma="k2"),
+        group=6,
+        frame_time_s=frame_time_s,
+    )
+    inside = (slice(32, -32), slice(32, -32))
+    np.testing.assert_allclose(stack[inside], result.sum_unweighted[inside], atol=1e-3)
+    with pytest.raises(ParameterError, match=r"set acquisition\.frame_time_s"):
+        correct(movie.frames, gain=gain, gain_gamma="k2")

@@ -16,6 +16,7 @@ from komad.cli import exits
 from komad.formats.images import read_image, write_reference
 from komad.simulate.detector import Detector, build_detector
 from komad.simulate.spec import MovieSpec
+from komad.store import GainCheckRow, Store
 from tests.cli.conftest import Komad
 from tests.formats.files import write_mrc_movie
 
@@ -255,8 +256,27 @@ def test_the_power_of_a_gain(komad: Komad, tmp_path: Path) -> None:
     assert (tmp_path / "gain_gamma.png").exists()
 
 
-def test_nothing_to_accept(komad: Komad, store: object, config: Path) -> None:
+def test_nothing_to_accept(komad: Komad, store: Store, config: Path) -> None:
     """Without a movie that waits because of its gain it says so."""
     outcome = komad("gain", "accept", "-c", config)
     assert outcome.code == 0, outcome.err
     assert "nothing to accept" in outcome.out
+
+
+def test_a_wrong_gain_is_accepted(komad: Komad, store: Store, config: Path) -> None:
+    """What the check said is shown once more; after that there is nothing to accept."""
+    row = GainCheckRow(
+        verdict="other",
+        configured={"gain_rot": 0, "gain_flip": 0},
+        best={"gain_rot": 1, "gain_flip": 0},
+        confidence=40.0,
+        sentence="the gain reference lies the WRONG WAY",
+        movie_id=1,
+        holds=True,
+    )
+    store.put_gain_check("series", row)
+    assert "accepted: the gain reference lies the WRONG WAY" in komad("gain", "accept", "-c", config).out
+    found = store.gain_check("series")
+    assert found is not None
+    assert found.accepted
+    assert "nothing to accept" in komad("gain", "accept", "-c", config).out

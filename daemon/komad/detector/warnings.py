@@ -30,7 +30,8 @@ def detector_warnings(
         )
     if calibration.n_invalid:
         yield (
-            f"{calibration.n_invalid} pixels of the gain or dark reference are not numbers: they count as outliers"
+            f"{calibration.n_invalid} pixels of the gain are zero, negative or no numbers, or their dark is none: they "
+            "count as defects"
         )
     if len(unlit) == len(frames):
         yield "no frame has seen the beam"
