@@ -34,9 +34,11 @@ from komad.formats.movies import check_complete
 from komad.formats.references import check as check_fit
 from komad.ingest import describe, missing_parameters, reconsider, references
 from komad.ingest.describe import stem_of
-from komad.model import Candidate, JobKind, Movie
+from komad.model import Candidate, JobKind, Movie, series_of
 from komad.output.session import SessionIndex
+from komad.status.detector import pattern_alarm
 from komad.store import Store
+from komad.store.detector import read_detector
 from komad.store.overview import read_overview
 from komad.watch import Watcher
 from komad.work.disk import absence
@@ -46,6 +48,8 @@ logger = structlog.get_logger(__name__)
 
 TICK_S = 0.5
 STATUS_INTERVAL_S = 10.0
+RELEASE_INTERVAL_S = 2.0
+ALARM_INTERVAL_S = 60.0
 LOOK_AGAIN_INTERVAL_S = 5.0
 N_LOOKED_AT_AGAIN = 50
 """The newest movies that lack values; sidecars come soon after their movie or not at all."""
@@ -174,16 +178,18 @@ class Intake:
             )
 
     def _describe(self, candidate: Candidate) -> Movie:
+        folder = self._settings.watch[candidate.folder]
         movie = describe(
             candidate,
-            self._settings.watch[candidate.folder],
+            folder,
             self._settings.processing,
             reference_directory=reference_directory(self._settings),
             supplied=self._store.supplied_values(),
         )
         # A movie must not be bound for good to a reference that does not fit or is only half written.
         check_fit(movie.references, (movie.header.ny, movie.header.nx))
-        return movie
+        koma = self._settings.koma.model_dump()
+        return replace(movie, koma=koma, series=series_of(movie, folder.directory))
 
     def _add(self, movie: Movie) -> None:
         missing = missing_parameters(movie.acquisition, self._settings.processing)
@@ -273,6 +279,9 @@ class Daemon:
         self._wake = threading.Event()
         self._trouble = ""
         self._status_at = 0.0
+        self._release_at = 0.0
+        self._alarm_at = 0.0
+        self._alarm = ""
 
     def run(self) -> None:
         """Start everything, look after it until a signal comes, end everything."""
@@ -304,7 +313,9 @@ class Daemon:
         """Look after workers and publish; trouble with disks or the database is told once and tried again."""
         try:
             self._supervisor.tick(starting=starting)
+            self._release()
             self._publish()
+            self._watch_detector()
             self._show_status()
         except KomadError as error:
             if str(error) != self._trouble:
@@ -321,6 +332,25 @@ class Daemon:
             and self._supervisor.healthy()
         ):
             service.notify("WATCHDOG=1")
+
+    def _release(self) -> None:
+        """Let movies go on that have waited for their neighbours for long enough."""
+        if time.monotonic() < self._release_at:
+            return
+        self._release_at = time.monotonic() + RELEASE_INTERVAL_S
+        n_released = self._store.release_koma_held()
+        if n_released:
+            logger.info("movies go on without all of their neighbours", n_movies=n_released)
+
+    def _watch_detector(self) -> None:
+        """Say once when the gain reference fits no more."""
+        if time.monotonic() < self._alarm_at:
+            return
+        self._alarm_at = time.monotonic() + ALARM_INTERVAL_S
+        alarm = pattern_alarm(read_detector(self._settings.state_directory))
+        if alarm and not self._alarm:
+            logger.warning("the detector has changed", reason=alarm)
+        self._alarm = alarm
 
     def _publish(self) -> None:
         """Bring what was finished into the indices, in order; they know what they have, also after a crash."""

@@ -239,3 +239,44 @@ def test_retried_file_that_stays_bad(settings: Settings, store: Store, make_movi
         archive = store.retry(store.jobs_of(1)[JobKind.ARCHIVE].job_id)
         intake._describe_again(store.to_describe()[0])
     assert store.job(archive.job_id).error_code == "movie_missing"
+
+
+def test_series_and_koma_are_bound(settings: Settings, store: Store, tmp_path: Path) -> None:
+    """A movie is found with the settings of KOMA of that moment, and as one of its folder's series."""
+    other = tmp_path / "other"
+    other.mkdir()
+    watch = (settings.watch[0], settings.watch[0].model_copy(update={"directory": other}))
+    koma = settings.koma.model_copy(update={"mode": "centred", "radius": 3})
+    intake = app.Intake(settings.model_copy(update={"watch": watch, "koma": koma}), store)
+    camera = settings.watch[0].directory
+    with capture_logs():
+        for number, path in enumerate((camera / "a.mrc", camera / "b.mrc", other / "c.mrc")):
+            intake.take(replace(candidate(write_movie(path, seed=number)), folder=int(number == 2)))
+    first, second, third = (store.movie(movie_id) for movie_id in (1, 2, 3))
+    assert first.series == second.series != third.series
+    assert (first.koma["mode"], first.koma["radius"]) == ("centred", 3)
+
+
+def test_movies_that_waited_go_on(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon looks at movies that wait for neighbours every few seconds, and tells how many went on."""
+    daemon = app.Daemon(settings, store)
+    released = iter([2, 0])
+    monkeypatch.setattr(store, "release_koma_held", lambda: next(released))
+    with capture_logs() as lines:
+        daemon._tick(starting=False)
+        daemon._tick(starting=False)
+    assert [line["n_movies"] for line in lines] == [2]
+
+
+def test_alarm_of_the_detector(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gain reference that fits no more is said once, not every time that it is looked at."""
+    monkeypatch.setattr(app, "ALARM_INTERVAL_S", 0)
+    alarms = iter(["", "take a new gain reference", "take a new gain reference"])
+    monkeypatch.setattr(app, "pattern_alarm", lambda facts: next(alarms))
+    daemon = app.Daemon(settings, store)
+    with capture_logs() as lines:
+        for _ in range(3):
+            daemon._tick(starting=False)
+    assert [(line["log_level"], line["reason"]) for line in lines] == [
+        ("warning", "take a new gain reference")
+    ]

@@ -195,6 +195,7 @@ def test_centred_waits_for_later_ones(session: Start, store: Store) -> None:
     assert movies.archive(1, 2) == [None, None]
     assert movies.correct(1).reason == "KOMA (centred) waits for later movies (for 100 s at most)"
     movies.add(1)
+    assert store.release_koma_held() == 0
     assert movies.correct(1).reason == "KOMA waits for the archive of m3 (for 100 s at most)"
     movies.archive(3)
     states = movies.states()

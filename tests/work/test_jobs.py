@@ -17,7 +17,7 @@ from komad.formats.mrcz import read_metadata
 from komad.model import StackFacts, StackSum, outliers_at
 from komad.work import stack_sums
 from komad.work.archive import archive_movie, find_archive, read_archive, read_source
-from komad.work.correct import find_outliers, make_micrographs, write_results
+from komad.work.correct import make_micrographs, sum_again, write_results
 from tests.work.conftest import SHAPE, MakeMovie, counts
 
 
@@ -155,7 +155,7 @@ def test_correct_from_archive_is_correct_from_memory(make_movie: MakeMovie, sett
     archived = archive_movie(movie, frames, archive=Archive(), directory=settings.output.directory)
     assert archived.path is not None
     outliers = archived.stack_sum.outliers
-    np.testing.assert_array_equal(outliers.yx, find_outliers(movie, read_archive(archived.path)).yx)
+    np.testing.assert_array_equal(outliers.yx, sum_again(movie, read_archive(archived.path)).outliers.yx)
     first = make_micrographs(movie, frames, outliers=outliers, output=settings.output)
     again = make_micrographs(movie, read_archive(archived.path), outliers=outliers, output=settings.output)
     np.testing.assert_array_equal(first.sum_unweighted, again.sum_unweighted)
@@ -176,6 +176,7 @@ def test_stack_sum_file(make_movie: MakeMovie, tmp_path: Path) -> None:
     saved = StackSum(total=total, frame_means=means, outliers=outliers, facts=facts)
     row = stack_sums.save(tmp_path / "sums", make_movie(), saved)
     assert (row.ny, row.nx, row.n_frames, row.dtype, row.n_outliers) == (3, 4, 2, "uint16", 1)
+    assert (row.facts, row.n_bytes) == (facts, (tmp_path / "sums" / row.file).stat().st_size)
     np.testing.assert_array_equal(np.frombuffer(row.frame_means, "<f8"), means)
     path = tmp_path / "sums" / row.file
     loaded = stack_sums.load(path)

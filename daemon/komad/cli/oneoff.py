@@ -20,10 +20,12 @@ from komad.output.session import PROCESSED, SessionIndex
 from komad.watch.sweep import Selection
 from komad.work.archive import archive_movie, read_source
 from komad.work.correct import make_micrographs, write_results
+from komad.work.session import SessionInMemory
 
 STAGES = (
     "read",
     "archive",
+    "koma",
     "references",
     "reduce",
     "motion",
@@ -32,7 +34,7 @@ STAGES = (
     "aligned_stack",
     "write",
 )
-"""What `on_stage` is called with, in this order; `power_spectrum` and `aligned_stack` only when they are wanted."""
+"""What `on_stage` is called with, in this order; some only when they are wanted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,11 +48,13 @@ class OneOff:
     archive: Archive
     movies: tuple[Path, ...] = ()
     """All movies of the command, in its order: no result may take the place of one."""
+    koma: bool = False
+    """Take off the detector's own pattern, which the movies before tell of."""
     tilt: tuple[float, float] | None = None
     """The movies are tilts in the order in which they were taken: angle of the first, step to the next, degrees."""
 
 
-def find_movies(given: Sequence[Path], folder: WatchFolder, output: Path) -> tuple[Path, ...]:
+def find_movies(given: Sequence[Path], folder: WatchFolder, output: Path | None = None) -> tuple[Path, ...]:
     """Replace each folder that is given by its movies, in the order of their names; sub-folders are not looked into.
 
     Raises
@@ -183,9 +187,16 @@ def _check_parameters(movie: Movie, processing: Processing) -> None:
 
 
 def process_movie(
-    movie: Movie, settings: OneOff, index: SessionIndex, *, on_stage: Callable[[str], None]
+    movie: Movie,
+    settings: OneOff,
+    index: SessionIndex,
+    *,
+    session: SessionInMemory | None = None,
+    on_stage: Callable[[str], None],
 ) -> dict[str, Any]:
     """Archive and correct a movie that `describe_movie` described, and add it to the indices; gives its summary.
+
+    With a `session` the pattern that its movies share is taken off, and the movie becomes a part of it.
 
     Raises
     ------
@@ -199,10 +210,18 @@ def process_movie(
     on_stage("archive")
     directory = settings.output.archive_directory or settings.output.directory
     archived = archive_movie(movie, frames, archive=settings.archive, directory=directory)
-    outliers = archived.stack_sum.outliers
-    result = make_micrographs(movie, frames, outliers=outliers, output=settings.output, on_stage=on_stage)
+    timings_s = {"read": read - started, **archived.summary["timings_s"]}
+    outliers, koma = archived.stack_sum.outliers, None
+    if session is not None:
+        on_stage("koma")
+        before = perf_counter()
+        koma = session.pattern(movie, archived.stack_sum)
+        timings_s["koma"] = perf_counter() - before
+    result = make_micrographs(
+        movie, frames, outliers=outliers, output=settings.output, koma=koma, on_stage=on_stage
+    )
     on_stage("write")
-    timings_s = {"read": read - started, **archived.summary["timings_s"], **result.timings_s}
+    timings_s |= result.timings_s
     summary = write_results(
         replace(result, timings_s=timings_s),
         movie,

@@ -198,6 +198,15 @@ Defects = Annotated[
         rich_help_panel=REFERENCES,
     ),
 ]
+Koma = Annotated[
+    bool,
+    typer.Option(
+        "--koma/--no-koma",
+        help="Take off the detector's own pattern, as far as the movies before on this command line show it, too: for "
+        "movies of one session in the order in which they were taken.",
+        rich_help_panel=REFERENCES,
+    ),
+]
 
 # Motion
 SkipFirst = Annotated[

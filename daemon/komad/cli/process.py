@@ -45,6 +45,7 @@ def process(
     gain_flip: option.GainFlip = None,
     dark: option.Dark = None,
     defects: option.Defects = None,
+    koma: option.Koma = False,
     skip_first: option.SkipFirst = None,
     skip_last: option.SkipLast = None,
     local_motion: option.LocalMotion = None,
@@ -154,6 +155,7 @@ def _settings(given: Mapping[str, Any], context: typer.Context) -> OneOff:
             output=Output.model_validate(table(Output, directory=values["output"])),
             archive=Archive.model_validate({"enabled": values.get("archive", True)}),
             movies=find_movies(given["movies"], folder, values["output"]),
+            koma=values["koma"],
             tilt=values.get("tilt"),
         )
     except ValidationError as error:
@@ -198,10 +200,13 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from komad.cli.oneoff import STAGES, describe_movie, done_before, process_movie
+    from komad.config import Koma
     from komad.errors import DiskFullError, KomadError, OutputError
     from komad.formats.atomic import remove_leftovers
     from komad.output.session import SessionIndex
+    from komad.work.session import SessionInMemory
 
+    session = SessionInMemory(Koma()) if settings.koma else None
     index = SessionIndex(settings.output.directory)
     remove_leftovers(settings.output.directory)
     done = done_before(settings) if skip_done else set()
@@ -225,7 +230,7 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
             started = perf_counter()
             try:
                 movie = describe_movie(path, settings, index)
-                summary = process_movie(movie, settings, index, on_stage=on_stage)
+                summary = process_movie(movie, settings, index, session=session, on_stage=on_stage)
                 _say_done(console, summary, perf_counter() - started)
             except (DiskFullError, OutputError):
                 raise  # the next movie would fail too

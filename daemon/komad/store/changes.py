@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from komad.config import Koma
 from komad.errors import KomadError, TransitionError
@@ -92,34 +92,8 @@ def record(connection: Connection, **values: Any) -> None:
     connection.execute(insert(job_events).values(values))
 
 
-def settle_correct(connection: Connection, movie_id: int) -> None:
-    """Hold or release a movie's waiting correct job by what is known now, and those of its series that wait for it."""
-    _settle(connection, movie_id)
-    series = connection.execute(select(movies.c.series).where(movies.c.movie_id == movie_id)).scalar_one()
-    settle_waiting(connection, HeldBy.KOMA, series)
-
-
-def settle_waiting(connection: Connection, held_by: HeldBy, series: str | None = None) -> int:
-    """Look again at the correct jobs of a series (None: of all) that wait for something; gives how many go on."""
-    waiting = select(jobs.c.movie_id).join(movies).where(IS_HELD, jobs.c.held_by == held_by)
-    if series is not None:
-        waiting = waiting.where(movies.c.series == series)
-    return sum(_settle(connection, movie_id) for movie_id in connection.execute(waiting).scalars().all())
-
-
-def settle_queued(connection: Connection, series: str) -> None:
-    """Look again at the correct jobs of a series that could be claimed."""
-    queued = (
-        select(jobs.c.movie_id)
-        .join(movies)
-        .where(IS_QUEUED, jobs.c.kind == JobKind.CORRECT, movies.c.series == series)
-    )
-    for movie_id in connection.execute(queued).scalars().all():
-        _settle(connection, movie_id)
-
-
-def _settle(connection: Connection, movie_id: int) -> bool:
-    """Hold or release a movie's correct job, if it waits; tells whether it was released."""
+def settle_correct(connection: Connection, movie_id: int) -> bool:
+    """Hold or release a movie's waiting correct job by what is known now; tells whether it was released."""
     rows = rows_of_movie(connection, movie_id)
     correct = rows[JobKind.CORRECT]
     if correct.state == JobState.HELD and correct.held_by not in SETTLED:
@@ -134,6 +108,45 @@ def _settle(connection: Connection, movie_id: int) -> bool:
     else:
         change(connection, correct, JobEvent.RELEASE)
     return not reason
+
+
+def settle_after_archive(connection: Connection, movie_id: int) -> None:
+    """Settle a movie whose archive job ended or is held, and the movies of its series that wait for it.
+
+    Those are released in their order, up to the first one that has to wait for something else as well: those behind it
+    nearly always do so, too. If not, they are found when all are settled a moment later (`settle_waiting`).
+    """
+    settle_correct(connection, movie_id)
+    series = connection.execute(select(movies.c.series).where(movies.c.movie_id == movie_id)).scalar_one()
+    waiting = _waiting(HeldBy.KOMA).where(movies.c.series == series)
+    for other in connection.execute(waiting).scalars().all():
+        if not settle_correct(connection, other):
+            break
+
+
+def settle_waiting(connection: Connection, held_by: HeldBy) -> int:
+    """Settle all correct jobs that wait for something; gives how many go on."""
+    return sum(
+        settle_correct(connection, movie_id)
+        for movie_id in connection.execute(_waiting(held_by)).scalars().all()
+    )
+
+
+def _waiting(held_by: HeldBy) -> Select[Any]:
+    """Movies that wait for something, in their order."""
+    waiting = select(jobs.c.movie_id).join(movies).where(IS_HELD, jobs.c.held_by == held_by)
+    return waiting.order_by(jobs.c.movie_id)
+
+
+def settle_queued(connection: Connection, series: str) -> None:
+    """Look again at the correct jobs of a series that could be claimed."""
+    queued = (
+        select(jobs.c.movie_id)
+        .join(movies)
+        .where(IS_QUEUED, jobs.c.kind == JobKind.CORRECT, movies.c.series == series)
+    )
+    for movie_id in connection.execute(queued).scalars().all():
+        settle_correct(connection, movie_id)
 
 
 def _why_held(connection: Connection, archive: Row[Any]) -> tuple[HeldBy | None, str]:

@@ -80,7 +80,7 @@ class Jobs(Database):
                 return None
             if stack_sum is not None:
                 stack_sums.put(connection, job.movie_id, stack_sum)
-            changes.settle_correct(connection, job.movie_id)
+            changes.settle_after_archive(connection, job.movie_id)
             return _claim_correct(connection, job) if go_on else None
 
     def fail(self, job: Job, error: KomadError, max_attempts: int) -> RetryDecision:
@@ -99,7 +99,7 @@ class Jobs(Database):
         with self.write() as connection:
             row = _not_running(connection, job_id, "hold")
             changes.change(connection, row, JobEvent.HOLD, reason=reason, held_by=HeldBy.PERSON)
-            changes.settle_correct(connection, row.movie_id)
+            changes.settle_after_archive(connection, row.movie_id)
 
     def release(self, job_id: int) -> None:
         """Let a held job go on; a correct job then still waits for its archive, parameters, neighbours and gain."""
@@ -171,7 +171,7 @@ class Jobs(Database):
         with self.write() as connection:
             row = changes.job_row(connection, job_id)
             changes.change(connection, row, JobEvent.CANCEL)
-            changes.settle_correct(connection, row.movie_id)
+            changes.settle_after_archive(connection, row.movie_id)
 
     def job(self, job_id: int) -> Job:
         """Return the job."""
@@ -225,7 +225,7 @@ def apply_failure(
         connection, row, decision.event, reason=decision.reason, held_by=held_by, error=error, **values
     )
     if row.kind == JobKind.ARCHIVE:
-        changes.settle_correct(connection, row.movie_id)
+        changes.settle_after_archive(connection, row.movie_id)
     return decision
 
 

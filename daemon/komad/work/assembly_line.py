@@ -31,14 +31,16 @@ from komad.errors import (
     OutputLostError,
     WorkerLostError,
 )
-from komad.model import Job, JobEvent, JobKind, MicrographResult, Movie, OutlierPixels
+from komad.model import Job, JobEvent, JobKind, MicrographResult, Movie, OutlierPixels, StackSum
 from komad.store import Store
 from komad.work import stack_sums
 from komad.work.archive import archive_movie, find_archive, read_archive, read_source
-from komad.work.correct import find_outliers, make_micrographs, write_results
+from komad.work.correct import make_micrographs, sum_again, write_results
 from komad.work.device import probe
 from komad.work.disk import absence, shortage
 from komad.work.exits import Exit
+from komad.work.gain_check import GainChecker
+from komad.work.neighbours import Neighbours
 
 logger = structlog.get_logger(__name__)
 
@@ -76,6 +78,8 @@ class AssemblyLine:
         self._store = store
         self._worker_id = worker_id
         self._device = device
+        self._neighbours = Neighbours(store, settings)
+        self._gain = GainChecker(store, settings.gain_check)
         self._broken: Exit | None = None
         self._stopping = threading.Event()
         self._in_hand: dict[int, Job] = {}
@@ -191,19 +195,19 @@ class AssemblyLine:
             if job.kind is JobKind.ARCHIVE:
                 following = self._archive(job, loaded.movie, loaded.frames, loaded.timings_s)
             else:
-                outliers = self._outliers(loaded.movie, loaded.frames)
-                self._correct(job, loaded.movie, loaded.frames, outliers, loaded.timings_s)
+                stack_sum = self._stack_sum(loaded.movie, loaded.frames)
+                self._correct(job, loaded.movie, loaded.frames, stack_sum, loaded.timings_s)
         if following is not None:
             assert loaded.frames is not None
-            correct, outliers, timings = following
+            correct, stack_sum, timings = following
             correct = self._begin(correct)
             with self._blaming(correct, loaded.movie):
-                self._correct(correct, loaded.movie, loaded.frames, outliers, timings)
+                self._correct(correct, loaded.movie, loaded.frames, stack_sum, timings)
 
     def _archive(
         self, job: Job, movie: Movie, frames: Array, timings: dict[str, float]
-    ) -> tuple[Job, OutlierPixels, dict[str, float]] | None:
-        """Archive a movie; gives the correct job to go on with, its outliers and the seconds so far."""
+    ) -> tuple[Job, StackSum, dict[str, float]] | None:
+        """Archive a movie; gives the correct job to go on with, its stack sum and the seconds so far."""
         start = perf_counter()
         with self._busy("compute", f"archiving {movie.stem}"):
             archive, directory = self._settings.archive, self._settings.archive_directory
@@ -218,35 +222,40 @@ class AssemblyLine:
         if following is not None:
             self._take(following)
         self._leave(job)
-        self._drop_old_stack_sums()
+        self._neighbours.tidy()
+        self._gain.look(movie)
         if following is None:
             _log_done("archived", job, movie, summary)
             return None
-        return following, result.stack_sum.outliers, timings
+        return following, result.stack_sum, timings
 
     def _correct(
         self,
         job: Job,
         movie: Movie,
         frames: Array,
-        outliers: OutlierPixels,
+        stack_sum: StackSum,
         timings: dict[str, float],
     ) -> None:
         started = perf_counter()
+        outliers = stack_sum.outliers
         with self._busy("compute", f"correcting {movie.stem}"):
-            result = make_micrographs(movie, frames, outliers=outliers, output=self._settings.output)
+            koma = self._neighbours.pattern(movie, stack_sum)
+            timings = timings | {"koma": round(perf_counter() - started, 4)}
+            result = make_micrographs(
+                movie, frames, outliers=outliers, output=self._settings.output, koma=koma
+            )
         result = replace(result, timings_s=timings | result.timings_s)
         self._computed.put(_Computed(job=job, movie=movie, result=result, outliers=outliers, started=started))
 
-    def _outliers(self, movie: Movie, frames: Array) -> OutlierPixels:
+    def _stack_sum(self, movie: Movie, frames: Array) -> StackSum:
         row = self._store.stack_sum(movie.movie_id)
-        kept = None if row is None else stack_sums.load(self._store.stack_sum_directory / row.file)
-        return find_outliers(movie, frames) if kept is None else kept.outliers
-
-    def _drop_old_stack_sums(self) -> None:
-        for name in self._store.drop_stack_sums(reach=4 * self._settings.koma.radius):
-            with suppress(OSError):  # a file too many does no harm
-                (self._store.stack_sum_directory / name).unlink(missing_ok=True)
+        kept = (
+            stack_sums.load(self._store.stack_sum_directory / row.file)
+            if row is not None and row.file
+            else None
+        )
+        return sum_again(movie, frames) if kept is None else kept
 
     # Write back.
 

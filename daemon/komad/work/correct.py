@@ -9,21 +9,22 @@ from time import perf_counter
 from typing import Any
 
 from komad.arrays import Array
-from komad.config import Output, Processing
+from komad.config import Koma, Output, Processing
 from komad.formats import references
 from komad.formats.stacks import write_stack
-from komad.model import MicrographResult, Movie, OutlierPixels
+from komad.model import MicrographResult, Movie, OutlierPixels, StackSum
 from komad.output.micrograph import SUFFIXES, withdraw_micrograph, write_micrograph
 from komad.pipeline import aligned_stack, correct_movie, sum_stack
+from komad.work.koma import MoviePattern
 
 
-def find_outliers(movie: Movie, frames: Array) -> OutlierPixels:
-    """Pixels to replace: found again when the stack sum is not kept any more."""
+def sum_again(movie: Movie, frames: Array) -> StackSum:
+    """The stack sum as the archive job made it, when that is not kept any more."""
     loaded = references.load(movie.references, (frames.shape[1], frames.shape[2]))
     processing = Processing.model_validate(dict(movie.processing))
     return sum_stack(
         frames, gain=loaded.gain, dark=loaded.dark, defects=loaded.defects, processing=processing
-    ).outliers
+    )
 
 
 def make_micrographs(
@@ -32,6 +33,7 @@ def make_micrographs(
     *,
     outliers: OutlierPixels,
     output: Output,
+    koma: MoviePattern | None = None,
     on_stage: Callable[[str], None] | None = None,
 ) -> MicrographResult:
     """Compute what `write_results` writes, and write the aligned stack, which is too large to be kept until then.
@@ -45,6 +47,7 @@ def make_micrographs(
     """
     loaded = references.load(movie.references, (frames.shape[1], frames.shape[2]))
     processing = Processing.model_validate(dict(movie.processing))
+    pattern, method = (koma.to_take_off, koma.settings.method) if koma else (None, Koma().method)
     result = correct_movie(
         frames,
         gain=loaded.gain,
@@ -52,12 +55,17 @@ def make_micrographs(
         outliers=outliers,
         acquisition=movie.acquisition,
         processing=processing,
+        pattern=pattern,
+        koma_method=method,
         even_odd=output.even_odd,
         power_spectrum_wanted=output.power_spectrum,
         even_odd_weighted=output.even_odd_weighted,
         power_spectrum_groups=output.power_spectrum_groups,
         on_stage=on_stage,
     )
+    result = replace(result, warnings=(*loaded.warnings, *result.warnings))
+    if koma:
+        result = replace(result, detector=koma.report(result.detector))
     if not output.aligned_stack:
         return result
     if on_stage:
@@ -73,6 +81,9 @@ def make_micrographs(
             outliers=outliers,
             motion=result.motion,
             processing=processing,
+            frame_time_s=movie.acquisition.frame_time_s,
+            pattern=pattern,
+            koma_method=method,
             group=output.aligned_stack_group,
         ),
         pixel_size_angstrom=result.pixel_size_angstrom,
