@@ -161,6 +161,16 @@ def test_what_cannot_be_told(case: str) -> None:
     assert "cannot be told" in verdict.sentence
 
 
+def test_what_repeats_itself_does_not_hide_the_rest() -> None:
+    """Even and odd pixels of super-resolution, and lines of the read-out, count no more than pixels."""
+    y, x = np.mgrid[:512, :512]
+    repeated = 0.05 * ((y + x) % 2) + 0.05 * (x % 4 == 0)
+    response = (response_of((512, 512), 0.01) * (1 + repeated)).astype(np.float32)
+    verdict = check_gain(counted(response, 240), stored(1 / response, 2, 1), gain_rot=0, gain_flip=0)
+    assert (verdict.verdict, verdict.best.gain_rot, verdict.best.gain_flip) == ("other", 2, 1)
+    assert verdict.confidence > 15
+
+
 def test_a_gain_of_columns_alone() -> None:
     """Upside down it is the same: both fit, and the configured one is right."""
     response = np.broadcast_to(response_of((1, 512), 0.1), (512, 512)).astype(np.float32)

@@ -28,6 +28,8 @@ BOX = 9
 """Pixels. What is smoother than this is specimen and illumination, not taken for the detector."""
 CLIP = 5.0
 """Standard deviations. Pixels beyond are outliers, and tell nothing."""
+PEAK = 4.0
+"""Times the mean amplitude, to which a Fourier component of the reference is limited."""
 SURE_SIGMA = 6.0
 """Standard deviations by which an orientation must stand out: the largest of eight chance values stays below 3."""
 SHARP_ENOUGH = 0.05
@@ -159,7 +161,7 @@ def _verdict(configured: OrientationScore, scores: list[OrientationScore]) -> Ve
     if abs(best.sigma) < SURE_SIGMA:
         return "unclear"
     if best.part < 0:
-        return "inverse"
+        return "inverse" if best.part < INVERSE_PART else "unclear"
     if best.ahead_of(configured) >= SURE_SIGMA:
         return "other"
     return "ok" if configured.sigma >= SURE_SIGMA else "unclear"
@@ -189,8 +191,9 @@ def orientation_scores(
     """How much of the gain's pattern `total` shows in each of 8 orientations; 4 unless the frames are square.
 
     In blocks spread over the field, total and 1/gain are divided by their local means, and the regression coefficient
-    of one on the other is the part. The same at thousands of wrong displacements, by Fourier transforms, is what chance
-    gives for patterns like these: it counts that lines of columns and rows are few, where pixels are many.
+    of one on the other is the part. Single Fourier components of 1/gain that stand out, which are lines and what
+    repeats itself, count no more than others: they agree by chance too often. The same coefficient at thousands of
+    wrong displacements is what chance gives.
 
     Raises
     ------
@@ -213,11 +216,13 @@ def orientation_scores(
         turned = orient(gain, gain_rot=way[0], gain_flip=way[1])
         correlation, power = 0.0, 0.0
         for place, transform in zip(places, seen, strict=True):
-            response = _details(_reciprocal(turned[place]))
-            correlation = correlation + transform * np.conj(fft.rfft2(response))
-            power += float(np.sum(np.square(response, dtype=np.float64)))
-        shape = details[0].shape
-        part, chance = _at_rest_and_elsewhere(fft.irfft2(correlation, s=shape), power)
+            response = fft.rfft2(_details(_reciprocal(turned[place])))
+            evened = np.conj(_without_peaks(response))
+            correlation = correlation + transform * evened
+            power = power + response * evened
+        part, chance = _at_rest_and_elsewhere(
+            *(fft.irfft2(each, s=details[0].shape) for each in (correlation, power))
+        )
         return OrientationScore(gain_rot=way[0], gain_flip=way[1], part=part, error=chance)
 
     return list(thread_pool().map(score, ways))
@@ -262,12 +267,19 @@ def _reciprocal(gain: FloatArray) -> FloatArray:
     return np.where(usable, 1 / np.where(usable, gain, 1), np.nan).astype(np.float32)
 
 
-def _at_rest_and_elsewhere(correlation: FloatArray, power: float) -> tuple[float, float]:
+def _without_peaks(transform: npt.NDArray[np.complex64]) -> npt.NDArray[np.complex64]:
+    """Fourier components limited in amplitude to a few times the mean."""
+    amplitude = np.abs(transform)
+    limit = PEAK * amplitude.mean()
+    return transform * (limit / np.maximum(amplitude, max(limit, np.float32(1e-12))))
+
+
+def _at_rest_and_elsewhere(correlation: FloatArray, power: FloatArray) -> tuple[float, float]:
     """Regression coefficient without displacement, and its standard deviation at others: what chance gives.
 
     Displacements along a column or a row are left out, as lines are like themselves there, and small ones.
     """
-    if power == 0 or min(correlation.shape) < SMALLEST_LENGTH:
+    if power[0, 0] <= 0 or min(correlation.shape) < SMALLEST_LENGTH:
         return 0.0, math.inf
     elsewhere = correlation[BOX:-BOX, BOX:-BOX]
-    return float(correlation[0, 0]) / power, (float(elsewhere.std()) / power) or math.inf
+    return float(correlation[0, 0] / power[0, 0]), float(elsewhere.std() / power[0, 0]) or math.inf
