@@ -122,6 +122,15 @@ def test_noise_that_is_gone_stays_on_the_picture(monkeypatch: pytest.MonkeyPatch
     assert min(min(line.get_ydata()) for line in noise.lines) == pytest.approx(-3e-4)
 
 
+def test_a_few_outliers_are_counted_in_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No decades between one and none."""
+    few = [health(n, n_hot=5, n_dead=0, n_defects=0, n_xrays=0) for n in range(1, 31)]
+    assert drawn(history(*few), monkeypatch).axes[1].get_yscale() == "linear"
+    more = [replace(movie, n_hot=40) for movie in few]
+    axis = drawn(history(*more), monkeypatch).axes[1].yaxis
+    assert axis.get_transform().linthresh == 1
+
+
 def test_other_formats() -> None:
     """For slides and papers."""
     assert plot.detector_plot(ageing(3), file_format="pdf").startswith(b"%PDF")

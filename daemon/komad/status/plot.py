@@ -82,9 +82,11 @@ def _outliers(axes: Axes, history: History) -> None:
         ("bad in all frames", OUTLIERS, lambda movie: movie.n_outliers),
         ("x-rays", QUIET, lambda movie: movie.n_xrays),
     ]
-    _fit_scale(axes, [_values(history.movies, measure) for _, _, measure in kinds])
+    _fit_scale(axes, [_values(history.movies, measure) for _, _, measure in kinds], finest=1)
     for label, colour, measure in kinds:
         _curve(axes, history, measure, factor=1, colour=colour, label=label)
+    if axes.get_yscale() == "linear":
+        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_formatter("{x:,.0f}")
     _legend(axes)
 
@@ -156,21 +158,21 @@ def _values(movies: Sequence[MovieHealth], measure: Measure) -> FloatArray:
     return np.array([np.nan if (value := measure(movie)) is None else value for movie in movies], np.float64)
 
 
-def _fit_scale(axes: Axes, curves: Sequence[FloatArray]) -> None:
-    """Linear from zero; logarithmic when one curve lies far below another."""
+def _fit_scale(axes: Axes, curves: Sequence[FloatArray], *, finest: float = 0.0) -> None:
+    """Linear from zero; logarithmic when one curve lies far below another. Less than `finest` is as good as nothing."""
     known = [curve[np.isfinite(curve)] for curve in curves]
     medians = [float(np.median(curve)) for curve in known if len(curve)]
     if not medians or max(medians) <= 0:
         return
     values = np.concatenate(known)
     low, high = float(np.quantile(values, 0.02)), float(values.max())
-    if max(medians) < WIDE * min(medians):
+    if max(medians) < WIDE * max(min(medians), finest):
         axes.set_ylim(min(0.0, low), high * 1.15)
         return
     decade = np.floor(np.log10(max(medians) / WIDE**2))
     if low < 0:  # noise about zero reaches as far up as down
         decade = max(decade, np.ceil(np.log10(-low)))
-    linear_to = 10.0**decade
+    linear_to = max(10.0**decade, finest)
     axes.set_yscale("symlog", linthresh=linear_to, linscale=0.7)
     axes.set_ylim(min(-0.3 * linear_to, 1.5 * low), high * 2)
 
