@@ -72,21 +72,22 @@ def sum_stack(
     ReferenceFileError
         A reference has another size than the frames.
     """
-    total, frame_means, _ = kernels.sum_frames(frames)
+    sums = kernels.sum_frames(frames)
     calibration = calibrate((frames.shape[1], frames.shape[2]), gain=gain, dark=dark)
     outliers = find_outliers(
-        total,
+        frames,
+        sums,
         calibration,
-        n_frames=len(frames),
         defects=defects,
         hot_sigma=processing.hot_sigma,
         dead_sigma=processing.dead_sigma,
+        xray_sigma=processing.xray_sigma,
     )
     return StackSum(
-        total=_smallest_type(total),
-        frame_means=frame_means,
+        total=_smallest_type(sums.total),
+        frame_means=sums.means,
         outliers=outliers,
-        facts=stack_facts(total, calibration, outliers, n_frames=len(frames)),
+        facts=stack_facts(sums.total, calibration, outliers, n_frames=len(frames)),
     )
 
 

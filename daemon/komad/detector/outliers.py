@@ -1,92 +1,154 @@
-"""Pixels that do not tell the truth: hot, dead, known defects."""
+"""Pixels that do not tell the truth: hot, dead, known defects, and hits of x-rays."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.ndimage
 
-from komad.arrays import thread_pool
+from komad import kernels
+from komad.arrays import Array
 from komad.detector.calibration import Calibration
-from komad.model import OutlierPixels, outliers_at
+from komad.detector.histogram import fit_normal, kept_part, threshold_of_tail
+from komad.detector.xrays import Hits, find_hits
+from komad.model import ALL_FRAMES, OutlierPixels
 
-SAMPLE_STRIDE = 7
-SMALL_PICTURE = 2**19
-"""Pixels. Of larger pictures every 7th row is enough to know the distribution."""
-BAND_ROWS = 256
-"""Looked at together: what is computed of them stays in the cache."""
+HOT_LIMITS = (3.0, 6.0)
+"""Standard deviations between which the threshold of hot pixels is looked for. The upper one holds for a picture without
+them: beyond it lies one good pixel in a thousand million."""
+DEAD_LIMITS = (4.0, 6.0)
+"""The same for dead pixels, which are rare."""
+MOST_KEPT = 0.9
+"""A pixel that would keep more of its own value is good."""
+SAMPLE_STRIDE = 16
+SMALL_PICTURE = 2**20
+"""Pixels. Of larger pictures every 16th row is enough to know the distribution."""
+LEAST_ELECTRONS = 1.0
+NEGATIVE_STRIDE = 16
 NEGATIVE_FRACTION = 0.01
 """More negative pixels than these, and the values are no counts."""
+BEAM_QUANTILE = 0.99
+BRIGHTEST = 2.0
+"""No specimen focuses the beam to more than this, over the extent of a few pixels."""
+LEAST_UNIT = 0.1
+"""Steps of the raw values: counts scatter more than this, whatever the picture."""
 
 
 def find_outliers(
-    total: npt.NDArray[Any],  # (ny, nx) sum over frames, raw
+    frames: Array,  # (n_frames, ny, nx) raw
+    sums: kernels.FrameSums,
     calibration: Calibration,
     *,
-    n_frames: int,
     defects: npt.NDArray[np.bool_] | None,  # (ny, nx), oriented
     hot_sigma: float | None,
     dead_sigma: float | None,
+    xray_sigma: float,
 ) -> OutlierPixels:
-    """Pixels of the gain-corrected, unaligned sum beyond two-sided thresholds, and known defects.
+    """Pixels of the gain-corrected, unaligned sum beyond two-sided thresholds, known defects, and hits in single frames.
 
-    The unaligned sum is used because outliers stay in place and add up while the specimen moves. Counts are made
-    Gaussian first with Anscombe's transform 2 (x + 3/8)^(1/2), so that dead pixels are found in weak movies too;
-    the centre and the width are read from median and quartiles, which outliers cannot pull. Values that are no counts,
-    because a part of them is negative (signed cameras, dark subtracted), are taken as Gaussian already.
+    The unaligned sum is used because outliers stay in place and add up while the specimen moves. Every pixel is compared
+    with the mean and the width around it, as numbers of electrons scatter (Poisson), so that carbon, a hole's edge or a
+    weak exposure have no outliers of their own; and with its 5 x 5 neighbours, because only what is sharper than the
+    detector's point spread cannot be the specimen. Thresholds and weights: `komad.detector.histogram`. Values that are
+    no counts, because a part of them is negative (signed cameras, dark subtracted), are taken as normally distributed.
 
-    Returns
-    -------
-    Pixels to replace; those whose gain is zero, negative or not a number are among them.
+    A dead pixel shows where no counts at all are too rare to be chance: from about 18 electrons per pixel in the sum.
+
+    `frames` are read where hits of x-rays may be, only.
     """
-    stride = SAMPLE_STRIDE if total.size > SMALL_PICTURE else 1
-    sample = _corrected(total, calibration, n_frames, np.s_[::stride]).ravel()
-    sample = sample[np.isfinite(sample)]
-    if not len(sample):
-        sample = np.zeros(1, np.float32)
-    are_counts = np.quantile(sample, NEGATIVE_FRACTION) >= 0
-    if are_counts:
-        sample = _stabilised(sample)
-    low, centre, high = np.quantile(sample, [0.25, 0.5, 0.75])
-    # In a nearly empty exposure both quartiles are the same count.
-    sigma = max((high - low) / 1.349 or float(np.std(sample)), 1e-6)
-    dead, hot = centre - (dead_sigma or 6.0) * sigma, centre + (hot_sigma or 6.0) * sigma
-    if are_counts:
-        # Carried back, which is cheaper than to transform every pixel; no count lies below what zero becomes.
-        dead, hot = _counts(dead) if dead > _stabilised(np.zeros(1))[0] else -np.inf, _counts(hot)
-
-    def bad_in(y0: int) -> npt.NDArray[np.intp]:
-        rows = np.s_[y0 : y0 + BAND_ROWS]
-        corrected = _corrected(total, calibration, n_frames, rows)
-        # Written so that a value that is not a number counts as bad.
-        with np.errstate(over="ignore"):
-            good = (corrected < np.float32(hot)) & (corrected > np.float32(dead))
-        good &= calibration.gain[rows] > 0
-        if defects is not None:
-            good &= ~defects[rows]
-        return np.argwhere(~good) + np.array([y0, 0], np.intp)
-
-    found = thread_pool().map(bad_in, range(0, len(total), BAND_ROWS))
-    return outliers_at(np.concatenate(list(found)).astype(np.int32))
-
-
-def _corrected(
-    total: npt.NDArray[Any], calibration: Calibration, n_frames: int, rows: Any
-) -> npt.NDArray[np.float32]:
-    """Some rows of the gain-corrected sum."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a number is an outlier
-        corrected = total[rows].astype(np.float32)
-        corrected *= calibration.gain[rows]
-        corrected += np.float32(n_frames) * calibration.offset[rows]
-    return corrected
+    gain = calibration.gain if defects is None else np.where(defects, np.float32(0), calibration.gain)
+    stack = kernels.CorrectedStack(
+        total=sums.total, gain=gain, offset=calibration.offset, n_frames=len(frames)
+    )
+    levels = _levels(stack)
+    hits = find_hits(frames, sums, stack, levels, sigma=xray_sigma)
+    stack = replace(stack, total=hits.taken_off(sums.total))
+    lowest_dead = (dead_sigma or DEAD_LIMITS[0]) - 0.5
+    lowest_hot = (hot_sigma or HOT_LIMITS[0]) - 0.5
+    yx, sigma = kernels.deviating_pixels(stack, levels, dead=lowest_dead, hot=lowest_hot)
+    is_known = np.isfinite(sigma)
+    mean, width = _centre(stack, levels)
+    sigma = (sigma.astype(np.float64) - mean) / width
+    n_pixels = stack.total.size
+    hot = hot_sigma or threshold_of_tail(sigma[sigma > 0], n_pixels, HOT_LIMITS)
+    dead = dead_sigma or threshold_of_tail(-sigma[sigma < 0], n_pixels, DEAD_LIMITS)
+    keep = np.where(sigma > 0, kept_part(sigma, hot), kept_part(-sigma, dead))
+    keep[~is_known] = 0
+    chosen = keep <= MOST_KEPT
+    return _with_hits(
+        OutlierPixels(
+            yx=yx[chosen],
+            keep=keep[chosen],
+            frame=np.full(np.count_nonzero(chosen), ALL_FRAMES, np.int32),
+            n_hot=int(np.count_nonzero(chosen & (sigma > 0))),
+            n_dead=int(np.count_nonzero(chosen & (sigma < 0))),
+            n_defects=int(np.count_nonzero(~is_known)),
+        ),
+        hits,
+    )
 
 
-def _stabilised(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Anscombe's transform: counts with the variance of a Gaussian of width 1."""
-    return 2 * np.sqrt(np.maximum(counts, 0) + 0.375)
+def _levels(stack: kernels.CorrectedStack) -> kernels.Levels:
+    """The mean and the width of the stack sum from place to place, and what kind of numbers it has."""
+    mean, variance, per_gain = kernels.block_levels(stack)
+    step = 1.0 if np.issubdtype(stack.total.dtype, np.integer) else 0.0
+    is_counts = _are_counts(stack, step)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = per_gain / mean if is_counts else variance
+    usual_mean, usual_unit = _median(mean), _median(unit)
+    least = max(usual_unit, LEAST_UNIT * step, 1e-9 * abs(usual_mean), 1e-30)
+    unit = scipy.ndimage.median_filter(np.where(np.isfinite(unit), unit, least), 3, mode="nearest")
+    unit = np.maximum(unit, least)
+    mean = np.where(np.isfinite(mean), mean, usual_mean)
+    if is_counts:
+        # At least one electron in a block: there may be another one.
+        mean = np.maximum(mean, least / kernels.BLOCK**2)
+    beam = float(np.quantile(mean, BEAM_QUANTILE))
+    return kernels.Levels(
+        mean=mean.astype(np.float32),
+        unit=unit.astype(np.float32),
+        is_counts=is_counts,
+        step=step,
+        ceiling=BRIGHTEST * beam if is_counts else np.inf,
+    )
 
 
-def _counts(stabilised: float) -> float:
-    """Counts whose Anscombe transform is `stabilised`."""
-    return float((stabilised / 2) ** 2 - 0.375)
+def _centre(stack: kernels.CorrectedStack, levels: kernels.Levels) -> tuple[float, float]:
+    """Mean and width of the deviations of good pixels, 0 and 1 where the levels say all.
+
+    Where most pixels have no electron at all, there is no shape that could say more.
+    """
+    if levels.is_counts and np.median(levels.mean) < LEAST_ELECTRONS * np.median(levels.unit):
+        return 0.0, 1.0
+    stride = SAMPLE_STRIDE if stack.total.size > SMALL_PICTURE else 1
+    return fit_normal(kernels.deviation_histogram(stack, levels, stride=stride), kernels.HISTOGRAM_EDGES)
+
+
+def _median(values: npt.NDArray[np.float64]) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else 0.0
+
+
+def _are_counts(stack: kernels.CorrectedStack, step: float) -> bool:
+    """Whether hardly any corrected value is below zero by more than a count."""
+    rows = np.s_[::NEGATIVE_STRIDE]
+    with np.errstate(over="ignore", invalid="ignore"):
+        corrected = stack.total[rows] * stack.gain[rows] + np.float32(stack.n_frames) * stack.offset[rows]
+        return bool(np.mean(corrected < -step * stack.gain[rows]) < NEGATIVE_FRACTION)
+
+
+def _with_hits(outliers: OutlierPixels, hits: Hits) -> OutlierPixels:
+    """The outliers and the hits, sorted; a pixel that is both is replaced as a whole in every frame."""
+    if not len(hits.yx):
+        return outliers
+    row = np.int64(1) << 32
+    bad, hit = (yx[:, 0] * row + yx[:, 1] for yx in (outliers.yx, hits.yx))
+    single = ~np.isin(hit, bad)
+    yx = np.concatenate([outliers.yx, hits.yx[single]])
+    frame = np.concatenate([outliers.frame, hits.frame[single]])
+    keep = np.concatenate([np.where(np.isin(bad, hit), np.float32(0), outliers.keep), np.zeros(single.sum())])
+    order = np.lexsort((frame, yx[:, 1], yx[:, 0]))
+    return replace(outliers, yx=yx[order], keep=keep[order].astype(np.float32), frame=frame[order])

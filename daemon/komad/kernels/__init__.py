@@ -13,6 +13,7 @@ import numpy.typing as npt
 from komad.arrays import Array, namespace
 from komad.errors import DeviceError
 from komad.kernels import cpu
+from komad.kernels.levels import BLOCK, HISTOGRAM_EDGES, CorrectedStack, Levels
 from komad.kernels.plan import FrameSums, Outliers, node_positions, plan_outliers
 from komad.kernels.stack import BadPixels, RelativeStack, bad_pixels
 
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 __all__ = [
+    "BLOCK",
+    "HISTOGRAM_EDGES",
     "BadPixels",
+    "CorrectedStack",
     "FrameSums",
+    "Levels",
     "Outliers",
     "RelativeStack",
     "add_filtered",
@@ -29,8 +34,12 @@ __all__ = [
     "aligned_sum",
     "alignment_gradient",
     "bad_pixels",
+    "block_levels",
     "block_moments",
     "correct",
+    "deviating_pixels",
+    "deviation_histogram",
+    "flashing_pixels",
     "line_means",
     "node_positions",
     "pixel_moments",
@@ -52,6 +61,47 @@ def _side(*arrays: Array) -> ModuleType:
 def sum_frames(frames: Array) -> FrameSums:
     """Sum over frames of (n_frames, ny, nx), mean of each frame, and largest value of each pixel."""
     return _side(frames).sum_frames(frames)
+
+
+def block_levels(stack: CorrectedStack) -> npt.NDArray[np.float64]:
+    """Mean, variance, and variance at a gain of 1 of blocks of `levels.BLOCK` pixels, outliers clipped away.
+
+    Returns (3, blocks_y, blocks_x); NaN where nothing is known of any pixel.
+    """
+    return _side(stack.total).block_levels(stack)
+
+
+def deviation_histogram(stack: CorrectedStack, levels: Levels, *, stride: int) -> npt.NDArray[np.int64]:
+    """Histogram of how many standard deviations pixels lie from the level around them, in every `stride`-th row.
+
+    A count is spread evenly over the interval of which it is the middle. Returns the bins between HISTOGRAM_EDGES, and before
+    and behind them what lies beyond.
+    """
+    return _side(stack.total).deviation_histogram(stack, levels, stride)
+
+
+def deviating_pixels(
+    stack: CorrectedStack, levels: Levels, *, dead: float, hot: float
+) -> tuple[npt.NDArray[np.int32], FloatArray]:
+    """Pixels below or above the level around them, and the 5 x 5 pixels around them, by so many standard deviations.
+
+    Returns (n, 2) as (y, x), sorted by row, then column, and (n,) standard deviations; NaN where the gain is not
+    positive or the value no number.
+    """
+    return _side(stack.total).deviating_pixels(stack, levels, dead, hot)
+
+
+def flashing_pixels(
+    sums: FrameSums, stack: CorrectedStack, *, unit: float, is_counts: bool, brightest: float, sigma: float
+) -> npt.NDArray[np.int32]:
+    """Pixels whose largest value may be `sigma` standard deviations above the mean of their other frames.
+
+    `unit` and `is_counts` are those of `Levels`, for the whole picture; the brightest frame has `brightest` times the
+    usual mean. Returns (n, 2) as (y, x), sorted by row, then column; at least two frames.
+    """
+    return _side(stack.total).flashing_pixels(
+        sums, stack, unit=unit, is_counts=is_counts, brightest=brightest, sigma=sigma
+    )
 
 
 def reduce(

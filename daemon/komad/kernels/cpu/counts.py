@@ -36,7 +36,8 @@ def _sum_band(frames: Any, y0: int, y1: int, total: Any, largest: Any) -> Any:
                 value = frames[t, y, x]
                 total[y, x] += value
                 row_sum += value
-                largest[y, x] = max(largest[y, x], value)
+            for x in range(nx):
+                largest[y, x] = max(largest[y, x], frames[t, y, x])
             frame_sums[t] += row_sum
     return frame_sums
 
