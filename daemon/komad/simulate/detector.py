@@ -62,11 +62,19 @@ def build_detector(spec: MovieSpec) -> Detector:
     )
 
 
-def aged(detector: Detector, spec: MovieSpec) -> Detector:
-    """Return the same camera one movie later: response and dead pixels stay, some hot pixels go and others come."""
+def aged(
+    detector: Detector, spec: MovieSpec, *, change: float = HOT_CHANGE, more_per_megapixel: float = 0.0
+) -> Detector:
+    """Return the same camera one movie later: response and dead pixels stay, some hot pixels go and others come.
+
+    `change` is the part of the usual number that is exchanged, `more_per_megapixel` are spots that come in addition.
+    """
     rng = spec.random("aged")
-    stays = rng.random(len(detector.hot_yx)) >= HOT_CHANGE
-    n_new = round(HOT_CHANGE * _n_spots(spec, spec.hot_per_megapixel))
+    stays = rng.random(len(detector.hot_yx)) >= change
+    more = 1e-6 * more_per_megapixel * spec.ny * spec.nx
+    n_new = round(
+        change * _n_spots(spec, spec.hot_per_megapixel) + more + rng.uniform(-0.5, 0.5) * (more > 0)
+    )
     new_yx, new_rate = _hot(spec.shape, n_new, rng)
     yx, first = np.unique(np.concatenate([detector.hot_yx[stays], new_yx]), axis=0, return_index=True)
     rate = np.concatenate([detector.hot_rate_e[stays], new_rate])[first]
