@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 from komad.simulate import MovieSpec
-from tests.bench import accuracy, archive, folder, queue, scaling, single, status
+from tests.bench import accuracy, archive, folder, koma, queue, scaling, single, status
 from tests.bench.suite import CASES
 
-PARTS = ("archive", "queue", "status", "single", "folder", "scaling", "accuracy")
+PARTS = ("archive", "queue", "status", "single", "folder", "scaling", "koma", "accuracy")
 
 
 def main() -> None:
@@ -32,6 +32,8 @@ def main() -> None:
             folder.main(one_movie, spec)
         if "scaling" in arguments.parts:
             scaling.main(place)
+        if "koma" in arguments.parts:
+            koma.main(arguments.pictures)
         if "accuracy" in arguments.parts:
             accuracy.main(
                 place,
@@ -52,6 +54,8 @@ def _arguments() -> argparse.Namespace:
     one.add_argument("--size", type=_size, default=(4096, 4096), help="4096, or 5760x4092 (x, y)")
     one.add_argument("--frames", type=int, default=40)
     one.add_argument("--repeats", type=int, default=3)
+    pattern = parser.add_argument_group("koma")
+    pattern.add_argument("--pictures", type=Path, help="folder for the figures of docs/koma.md")
     suite = parser.add_argument_group("accuracy")
     suite.add_argument(
         "--only", action="append", default=[], choices=[case.name for case in CASES], help="may be repeated"
