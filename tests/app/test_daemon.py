@@ -38,6 +38,8 @@ def test_movies_in_micrographs_out(run_daemon: Run, config: Path) -> None:
     }
     assert expected <= {path.name for path in output.iterdir()}
     assert (output / "corrected_micrographs.star").is_file()
+    detectors = [json.loads((output / f"m{n}.json").read_text())["detector"] for n in range(3)]
+    assert sorted(each["n_stacks"] for each in detectors) == [0, 1, 2], "each has the movies before it"
     lines = [json.loads(line) for line in (config.parent / "komad.log").read_text().splitlines()]
     one = next(line for line in lines if line["event"] == "corrected" and line["movie"] == "m0")
     assert {

@@ -74,6 +74,25 @@ def test_same_files_as_the_daemon(komad: Komad, camera: Path, tmp_path: Path) ->
     assert details["archive"] == str(out / "movie_0001.mrcz")
 
 
+def test_koma_over_the_movies_of_the_command(komad: Komad, camera: Path, tmp_path: Path) -> None:
+    """With --koma each movie is cleared of what the movies before it share with it; without, of nothing."""
+    movies = sorted(camera.glob("movie_*.mrc"))
+    found = {}
+    for option in ("--koma", "--no-koma"):
+        out = tmp_path / option.strip("-")
+        outcome = komad("process", *movies, "-o", out, *OPTICS, "--dose-per-frame", "3", option)
+        assert outcome.code == 0, outcome.err
+        detectors = [json.loads((out / f"{movie.stem}.json").read_text())["detector"] for movie in movies]
+        found[option] = [(each["koma_mode"], each["n_stacks"]) for each in detectors]
+    assert found == {"--koma": [("trailing", 0), ("trailing", 1)], "--no-koma": [("off", 0)] * 2}
+    first, second = (
+        [read_image(tmp_path / name / f"{movie.stem}.mrc") for name in ("koma", "no-koma")]
+        for movie in movies
+    )
+    np.testing.assert_array_equal(*first)
+    assert not np.array_equal(*second)
+
+
 def test_references_are_named_by_their_whole_path(
     komad: Komad, camera: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,7 +167,7 @@ def test_every_bit_is_checked(make_movie: MakeMovie) -> None:
     movie = make_movie()
     packed = stack_sums.pack(sum_again(movie, read_source(movie)))
     assert stack_sums.unpack(packed) is not None
-    for place in np.linspace(0, len(packed) - 1, 400).astype(int):
+    for place in (*range(64), *np.linspace(64, len(packed) - 1, 300).astype(int)):
         damaged = bytearray(packed)
         damaged[place] ^= 16
         assert stack_sums.unpack(bytes(damaged)) is None

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from komad.config import Archive, Koma, Settings
+from komad.formats.images import write_mrc
 from komad.model import JobKind, JobState, Movie, series_of
 from komad.store import Store
 from komad.store.listing import list_jobs
@@ -23,7 +24,7 @@ from komad.work.archive import archive_movie, read_source
 from komad.work.correct import make_micrographs
 from komad.work.session import SessionInMemory
 from komad.work.supervisor import Supervisor
-from tests.work.conftest import MakeMovie, wait_until
+from tests.work.conftest import SHAPE, MakeMovie, counts, wait_until
 
 N_MOVIES = 7
 KOMA = Koma(radius=2)
@@ -55,7 +56,7 @@ def undisturbed(movies: list[Movie], settings: Settings, tmp_path: Path) -> Pict
 class Session:
     """Workers on a database that has the movies."""
 
-    def __init__(self, settings: Settings, store: Store, movies: list[Movie], koma: Koma) -> None:
+    def __init__(self, settings: Settings, store: Store, movies: Sequence[Movie], koma: Koma) -> None:
         self.store = store
         self.settings = settings
         self.supervisor = Supervisor(store, settings)
@@ -103,9 +104,9 @@ def start(
     monkeypatch.setattr(supervisor_module, "respawn_delay_s", lambda n_failures: 0.1)
     started = []
 
-    def begin(*, n_workers: int = 1, koma: Koma = KOMA, n_movies: int = N_MOVIES) -> Session:
+    def begin(*, n_workers: int = 1, koma: Koma = KOMA, taken: Sequence[Movie] = movies) -> Session:
         workers = settings.workers.model_copy(update={"devices": ("cpu",) * n_workers})
-        session = Session(settings.model_copy(update={"workers": workers}), store, movies[:n_movies], koma)
+        session = Session(settings.model_copy(update={"workers": workers}), store, taken, koma)
         started.append(session)
         return session
 
@@ -166,9 +167,37 @@ def test_end_of_a_centred_session(start: Start) -> None:
     ]
 
 
-def test_session_of_one_movie(start: Start) -> None:
+def test_two_cameras_and_another_gain(
+    start: Start, make_movie: MakeMovie, settings: Settings, tmp_path: Path
+) -> None:
+    """Two cameras that write into one folder in turns, and a gain that is replaced in mid-session, do not mix."""
+    gains = [tmp_path / f"gain{number}.mrc" for number in (1, 2)]
+    for number, gain in enumerate(gains):
+        response = np.random.default_rng(number).normal(1, 0.02, SHAPE[1:]).astype(np.float32)
+        write_mrc(gain, 1 / response, pixel_size_angstrom=1.5)
+    taken = []
+    for number in range(8):
+        if number % 2:
+            small = make_movie(f"small{number}", seed=number)
+            with mrcfile.mmap(small.path, "r+") as file:
+                file.set_data(counts(number)[:, :128, :128])
+            status = small.path.stat()
+            changes = {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+            header = replace(small.header, ny=128, nx=128)
+            taken.append(replace(small, header=header, **changes))  # type: ignore[arg-type]
+        else:
+            taken.append(make_movie(f"large{number}", seed=number, gain=gains[number >= 4]))
+    session = start(taken=taken, n_workers=2)
+    session.run()
+    windows = [session.store.koma_window(number) for number in range(1, 9)]
+    members = [window.members for window in windows if window is not None]
+    assert members == [(), (), (1,), (2,), (), (2, 4), (5,), (2, 4, 6)]
+    assert [session.details(movie.stem)["n_stacks"] for movie in taken] == [len(each) for each in members]
+
+
+def test_session_of_one_movie(start: Start, movies: list[Movie]) -> None:
     """A movie without neighbours is corrected without a pattern, and says so."""
-    session = start(n_movies=1)
+    session = start(taken=movies[:1])
     session.run()
     details = session.details("m1")
     assert details["n_stacks"] == 0

@@ -27,6 +27,7 @@ STAGES = (
     "archive",
     "koma",
     "references",
+    "detector",
     "reduce",
     "motion",
     "correct",
