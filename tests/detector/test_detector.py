@@ -1,25 +1,12 @@
-"""Calibration and outlier pixels."""
+"""Calibration, frames without beam, warnings."""
 
 import numpy as np
 import pytest
 
-from komad.detector import calibrate, detector_warnings, find_outliers, leave_out_unlit
+from komad.detector import calibrate, detector_warnings, leave_out_unlit
 from komad.errors import ReferenceFileError
 
 SHAPE = (128, 160)
-
-
-def outliers(total, gain=None, n_frames=40, defects=None):  # type: ignore[no-untyped-def]
-    """Outliers as a set of (y, x)."""
-    found = find_outliers(
-        total,
-        calibrate(SHAPE, gain=gain, dark=None),
-        n_frames=n_frames,
-        defects=defects,
-        hot_sigma=6,
-        dead_sigma=6,
-    )
-    return {tuple(spot) for spot in found.yx.tolist()}
 
 
 def test_dark_then_gain() -> None:
@@ -39,64 +26,8 @@ def test_wrong_size_is_refused() -> None:
         calibrate(SHAPE, gain=np.ones((32, 64), np.float32), dark=None)
 
 
-def test_hot_and_dead_pixels_are_found_and_nothing_else() -> None:
-    """Planted hot and dead pixels, also beside each other, are found; six sigma spares all good ones."""
-    total = np.random.default_rng(1).poisson(48, SHAPE)
-    planted = {(5, 7), (5, 8), (100, 3), (127, 159), (60, 60)}
-    for y, x in list(planted)[:3]:
-        total[y, x] = 400
-    for y, x in list(planted)[3:]:
-        total[y, x] = 0
-    assert outliers(total) == planted
-
-
-def test_dead_pixels_are_found_in_a_weak_movie() -> None:
-    """Zero counts where thirty are expected is impossible by chance, though only 5.5 sigma of a Gaussian."""
-    total = np.random.default_rng(2).poisson(30, SHAPE)
-    total[10, 10] = 0
-    assert outliers(total) == {(10, 10)}
-
-
-def test_gain_is_applied_before_the_test() -> None:
-    """Columns that count twice as much are normal once the gain says so."""
-    response = np.ones(SHAPE)
-    response[:, ::16] = 2
-    total = np.random.default_rng(3).poisson(48 * response)
-    assert outliers(total, gain=(1 / response).astype(np.float32)) == set()
-    assert len(outliers(total)) > 200
-
-
-def test_defects_and_impossible_gains_are_outliers() -> None:
-    """Known defects, zero gains and gains that are not numbers are replaced whatever was counted there."""
-    total = np.random.default_rng(4).poisson(48, SHAPE)
-    gain, defects = np.ones(SHAPE, np.float32), np.zeros(SHAPE, bool)
-    gain[1, 1], gain[2, 2], defects[3, 3] = 0, np.nan, True
-    assert outliers(total, gain=gain, defects=defects) == {(1, 1), (2, 2), (3, 3)}
-
-
-def test_an_empty_exposure_has_no_outliers() -> None:
-    """Beam off: all pixels zero, nothing to replace."""
-    assert outliers(np.zeros(SHAPE, np.int64)) == set()
-
-
-def test_values_that_are_no_counts_have_few_outliers() -> None:
-    """A signed movie whose sum is negative everywhere: the planted pixels are found and nothing else."""
-    total = np.random.default_rng(5).normal(-80, 40, SHAPE)
-    total[7, 9], total[20, 30] = 900, -900
-    assert outliers(total) == {(7, 9), (20, 30)}
-
-
-def test_single_electrons_are_no_outliers() -> None:
-    """In a nearly empty exposure most pixels are zero; a hot pixel still stands out, single electrons do not."""
-    total = np.random.default_rng(6).poisson(0.1, SHAPE)
-    total[50, 60] = 30
-    found = outliers(total)
-    assert (50, 60) in found
-    assert len(found) < 5
-
-
-def test_a_reference_that_is_no_number_makes_an_outlier() -> None:
-    """NaN in gain and dark leaves finite numbers only, is counted, and is found as an outlier; inputs stay."""
+def test_a_reference_that_is_no_number_becomes_a_gain_of_zero() -> None:
+    """NaN in gain and dark leaves finite numbers only and is counted; inputs stay."""
     gain, dark = np.ones(SHAPE, np.float32), np.ones(SHAPE, np.float32)
     gain[3, 4], gain[5, 6], dark[7, 8] = np.nan, np.inf, np.nan
     calibration = calibrate(SHAPE, gain=gain, dark=dark)
@@ -104,9 +35,6 @@ def test_a_reference_that_is_no_number_makes_an_outlier() -> None:
     assert np.isfinite(calibration.gain).all()
     assert np.isfinite(calibration.offset).all()
     assert np.isnan(gain[3, 4])
-    total = np.random.default_rng(1).poisson(200, SHAPE)
-    found = find_outliers(total, calibration, n_frames=40, defects=None, hot_sigma=6, dead_sigma=6)
-    assert found.yx.tolist() == [[3, 4], [5, 6], [7, 8]]
 
 
 def beam(means: list[float], used: list[bool] | None = None):  # type: ignore[no-untyped-def]

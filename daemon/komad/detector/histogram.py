@@ -17,8 +17,12 @@ RESIDUAL_LIMIT = 0.5
 RELAXATION = 0.95
 ORDER = 6.0
 """Steepness of the weight."""
-GOOD_AMONG_THEM = 0.1
-"""Of the pixels beyond a threshold, the part that may be good ones."""
+MOST_KEPT = 0.9
+"""A pixel that would keep more of its own value is good."""
+SOFTNESS = float(np.log(MOST_KEPT / (1 - MOST_KEPT))) / ORDER
+"""How far below the threshold a pixel keeps so much, standard deviations."""
+GOOD_AMONG_THEM = 0.05
+"""Of the pixels that are replaced, or in part, as many may be good ones."""
 STEP = 0.05
 FARTHEST = 8.0
 
@@ -54,11 +58,11 @@ def threshold_of_tail(
     """Standard deviations at which the weight of a pixel is a half; the upper limit where the tail is not too heavy.
 
     The zero of a line through the residual of the cumulative histogram, in standard deviations, where it is larger than
-    RESIDUAL_LIMIT (eq. 2 to 5), relaxed; but not below where GOOD_AMONG_THEM of the pixels beyond would be good ones,
-    which it is when outliers are few and scattered over a long tail.
+    RESIDUAL_LIMIT (eq. 2 to 5), relaxed. That is about where as many good pixels lie beyond as outliers; it is raised to
+    where only GOOD_AMONG_THEM do.
     """
     lowest, highest = limits
-    at = np.arange(lowest, FARTHEST + STEP, STEP)
+    at = np.arange(lowest - SOFTNESS, FARTHEST + STEP, STEP)
     n_beyond = len(sigma) - np.searchsorted(np.sort(sigma), at)
     expected = n_pixels * ndtr(-at)
     with np.errstate(divide="ignore"):
@@ -69,7 +73,7 @@ def threshold_of_tail(
         return highest
     slope, intercept = np.polyfit(at[heavy], residual[heavy], 1)
     zero = -intercept / slope if slope < 0 else highest
-    return float(np.clip(max(RELAXATION * zero, at[few_good[0]]), lowest, highest))
+    return float(np.clip(max(RELAXATION * zero, at[few_good[0]] + SOFTNESS), lowest, highest))
 
 
 def kept_part(sigma: FloatArray, threshold: float) -> npt.NDArray[np.float32]:

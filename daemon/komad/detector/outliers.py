@@ -12,7 +12,7 @@ import scipy.ndimage
 from komad import kernels
 from komad.arrays import Array
 from komad.detector.calibration import Calibration
-from komad.detector.histogram import fit_normal, kept_part, threshold_of_tail
+from komad.detector.histogram import MOST_KEPT, SOFTNESS, fit_normal, kept_part, threshold_of_tail
 from komad.detector.xrays import Hits, find_hits
 from komad.model import ALL_FRAMES, OutlierPixels
 
@@ -21,8 +21,8 @@ HOT_LIMITS = (3.0, 6.0)
 them: beyond it lies one good pixel in a thousand million."""
 DEAD_LIMITS = (4.0, 6.0)
 """The same for dead pixels, which are rare."""
-MOST_KEPT = 0.9
-"""A pixel that would keep more of its own value is good."""
+LEAST_KEPT = 0.001
+"""A smaller part is none."""
 SAMPLE_STRIDE = 16
 SMALL_PICTURE = 2**20
 """Pixels. Of larger pictures every 16th row is enough to know the distribution."""
@@ -66,9 +66,12 @@ def find_outliers(
     levels = _levels(stack)
     hits = find_hits(frames, sums, stack, levels, sigma=xray_sigma)
     stack = replace(stack, total=hits.taken_off(sums.total))
-    lowest_dead = (dead_sigma or DEAD_LIMITS[0]) - 0.5
-    lowest_hot = (hot_sigma or HOT_LIMITS[0]) - 0.5
-    yx, sigma = kernels.deviating_pixels(stack, levels, dead=lowest_dead, hot=lowest_hot)
+    yx, sigma = kernels.deviating_pixels(
+        stack,
+        levels,
+        dead=(dead_sigma or DEAD_LIMITS[0]) - SOFTNESS,
+        hot=(hot_sigma or HOT_LIMITS[0]) - SOFTNESS,
+    )
     is_known = np.isfinite(sigma)
     mean, width = _centre(stack, levels)
     sigma = (sigma.astype(np.float64) - mean) / width
@@ -76,7 +79,7 @@ def find_outliers(
     hot = hot_sigma or threshold_of_tail(sigma[sigma > 0], n_pixels, HOT_LIMITS)
     dead = dead_sigma or threshold_of_tail(-sigma[sigma < 0], n_pixels, DEAD_LIMITS)
     keep = np.where(sigma > 0, kept_part(sigma, hot), kept_part(-sigma, dead))
-    keep[~is_known] = 0
+    keep[~is_known | (keep < LEAST_KEPT)] = 0
     chosen = keep <= MOST_KEPT
     return _with_hits(
         OutlierPixels(
@@ -93,19 +96,16 @@ def find_outliers(
 
 def _levels(stack: kernels.CorrectedStack) -> kernels.Levels:
     """The mean and the width of the stack sum from place to place, and what kind of numbers it has."""
-    mean, variance, per_gain = kernels.block_levels(stack)
+    mean, dark, variance, per_gain = kernels.block_levels(stack)
     step = 1.0 if np.issubdtype(stack.total.dtype, np.integer) else 0.0
-    is_counts = _are_counts(stack, step)
+    is_counts = _are_counts(stack.total)
     with np.errstate(divide="ignore", invalid="ignore"):
-        unit = per_gain / mean if is_counts else variance
-    usual_mean, usual_unit = _median(mean), _median(unit)
-    least = max(usual_unit, LEAST_UNIT * step, 1e-9 * abs(usual_mean), 1e-30)
+        unit = per_gain / (mean + dark) if is_counts else variance
+    usual_mean = _median(mean)
+    least = max(_median(unit), LEAST_UNIT * step, 1e-9 * abs(usual_mean), 1e-30)
     unit = scipy.ndimage.median_filter(np.where(np.isfinite(unit), unit, least), 3, mode="nearest")
     unit = np.maximum(unit, least)
     mean = np.where(np.isfinite(mean), mean, usual_mean)
-    if is_counts:
-        # At least one electron in a block: there may be another one.
-        mean = np.maximum(mean, least / kernels.BLOCK**2)
     beam = float(np.quantile(mean, BEAM_QUANTILE))
     return kernels.Levels(
         mean=mean.astype(np.float32),
@@ -132,12 +132,9 @@ def _median(values: npt.NDArray[np.float64]) -> float:
     return float(np.median(known)) if len(known) else 0.0
 
 
-def _are_counts(stack: kernels.CorrectedStack, step: float) -> bool:
-    """Whether hardly any corrected value is below zero by more than a count."""
-    rows = np.s_[::NEGATIVE_STRIDE]
-    with np.errstate(over="ignore", invalid="ignore"):
-        corrected = stack.total[rows] * stack.gain[rows] + np.float32(stack.n_frames) * stack.offset[rows]
-        return bool(np.mean(corrected < -step * stack.gain[rows]) < NEGATIVE_FRACTION)
+def _are_counts(total: npt.NDArray[Any]) -> bool:
+    """Whether hardly any pixel is negative."""
+    return bool(np.mean(total[::NEGATIVE_STRIDE] < 0) < NEGATIVE_FRACTION)
 
 
 def _with_hits(outliers: OutlierPixels, hits: Hits) -> OutlierPixels:

@@ -60,27 +60,24 @@ def find_hits(
         sums, stack, unit=unit, is_counts=levels.is_counts, brightest=float(brightness.max()), sigma=sigma
     )
     at = tuple(yx.T)
-    gain = stack.gain[at][:, None].astype(np.float64)
-    values = frames[:, *at].T * gain + stack.offset[at][:, None]
-    electron, width = unit * gain, np.sqrt(unit / n_frames)
+    values = frames[:, *at].T.astype(np.float64)
     hit, expected = np.zeros(values.shape, bool), np.zeros(values.shape)
     for _ in range(ROUNDS):
-        light = np.sum(np.where(hit, 0, brightness), axis=1, keepdims=True)
-        expected = (
-            np.sum(np.where(hit, 0, values), axis=1, keepdims=True) / np.maximum(light, 1e-9) * brightness
-        )
+        counts, light = np.where(hit, 0, values), np.where(hit, 0, brightness)
+        others = (part.sum(axis=1, keepdims=True) - part for part in (counts, light))
+        expected = next(others) / np.maximum(next(others), 1e-9) * brightness
         if levels.is_counts:
-            expected = np.maximum(expected, electron / n_frames)
-            distance = _counting_sigma(values - 0.5 * levels.step * gain, expected, electron)
+            expected = np.maximum(expected, unit / n_frames)
+            distance = _counting_sigma((values - 0.5 * levels.step) / unit, expected / unit)
         else:
-            distance = (values - expected) / width
+            distance = (values - expected) * stack.gain[at][:, None] / np.sqrt(unit / n_frames)
         hit = distance > sigma
     hit[hit.sum(axis=1) > max(1, MOST_HITS * n_frames)] = False
     pixel, frame = np.nonzero(hit)
     return Hits(
         yx=yx[pixel].astype(np.int32),
         frame=frame.astype(np.int32),
-        excess=((values - expected) / gain)[pixel, frame],
+        excess=(values - expected)[pixel, frame],
     )
 
 
@@ -91,9 +88,8 @@ def _brightness(means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _counting_sigma(
-    values: npt.NDArray[np.float64], expected: npt.NDArray[np.float64], electron: npt.NDArray[np.float64]
+    electrons: npt.NDArray[np.float64], expected: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Standard deviations by which counts lie above what is expected: the signed root of the Poisson deviance."""
-    above = np.maximum(values, expected)
-    deviance = above * np.log(above / expected) - (above - expected)
-    return np.asarray(np.sqrt(np.maximum(2 * deviance / electron, 0)))
+    """Standard deviations by which counts lie above what is expected: the root of the deviance of Poisson's numbers."""
+    above = np.maximum(electrons, expected)
+    return np.asarray(np.sqrt(2 * np.maximum(above * np.log(above / expected) - (above - expected), 0)))

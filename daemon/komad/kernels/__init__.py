@@ -64,9 +64,9 @@ def sum_frames(frames: Array) -> FrameSums:
 
 
 def block_levels(stack: CorrectedStack) -> npt.NDArray[np.float64]:
-    """Mean, variance, and variance at a gain of 1 of blocks of `levels.BLOCK` pixels, outliers clipped away.
+    """Mean, dark, variance, and variance over gain of blocks of BLOCK x BLOCK pixels, outliers clipped away.
 
-    Returns (3, blocks_y, blocks_x); NaN where nothing is known of any pixel.
+    Returns (4, blocks_y, blocks_x); NaN where nothing is known of any pixel.
     """
     return _side(stack.total).block_levels(stack)
 

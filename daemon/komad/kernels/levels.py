@@ -34,10 +34,10 @@ class Levels:
     """Mean and width of the corrected stack sum, block by block, outliers left out."""
 
     mean: FloatArray
-    """(blocks_y, blocks_x); positive where `is_counts`."""
+    """(blocks_y, blocks_x)."""
     unit: FloatArray
-    """(blocks_y, blocks_x). Where `is_counts`: variance over mean for a gain of 1, which is what one electron counts;
-    else the variance."""
+    """(blocks_y, blocks_x). Where `is_counts`, what an electron counts where the gain is 1, which is variance over mean
+    with the dark in both; else the variance."""
     is_counts: bool
     """Whether values scatter as numbers of electrons do; if not, as a normal distribution."""
     step: float

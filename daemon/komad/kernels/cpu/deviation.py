@@ -11,15 +11,16 @@ from komad.kernels.cpu.bands import BAND_ROWS, FloatArray, jit, over_bands
 from komad.kernels.levels import BLOCK, HISTOGRAM_EDGES, CorrectedStack, Levels
 from komad.kernels.plan import FrameSums
 
-CLIP = 4.0
+CLIP = 3.0
 """Standard deviations from the mean of a block beyond which values do not count for it."""
 CLIP_ROUNDS = 8
-MOST_SKEW = 0.5
-MOST = 1e18
-"""Larger values are not numbers to reckon with: their squares overflow."""
+MOST = np.float32(1e18)
+"""Larger values are no numbers to reckon with: their squares overflow."""
 NEIGHBOURS_LIKE_IT = 9
 """Of the 24 pixels around an outlier, at most as many are like it: two bad columns side by side. More, and it is
 something wider than the point spread: part of the specimen."""
+FEWEST_ELECTRONS = 1 / BLOCK**2
+"""Expected of a pixel at least: one in a block."""
 N_BINS = len(HISTOGRAM_EDGES) - 1
 HIGHEST = float(HISTOGRAM_EDGES[-1])
 
@@ -27,7 +28,7 @@ HIGHEST = float(HISTOGRAM_EDGES[-1])
 def block_levels(stack: CorrectedStack) -> npt.NDArray[np.float64]:
     """See `komad.kernels.block_levels`."""
     ny, nx = stack.total.shape
-    found = np.full((3, -(-ny // BLOCK), -(-nx // BLOCK)), np.nan)
+    found = np.full((4, -(-ny // BLOCK), -(-nx // BLOCK)), np.nan)
 
     def work(y0: int, y1: int) -> None:
         _levels_of_band(
@@ -44,7 +45,7 @@ def _levels_of_band(total: Any, gain: Any, offset: Any, n_frames: Any, y0: int, 
     values, weights = np.empty(BLOCK * BLOCK, np.float32), np.empty(BLOCK * BLOCK, np.float32)
     zero, one = np.float32(0), np.float32(1)
     for block in range(found.shape[1]):
-        n, step = 0, zero
+        n, step, pedestal, n_known = 0, zero, zero, zero
         # Every other row is enough.
         for y in range(y0, y1, 2):
             for x in range(block * BLOCK, min((block + 1) * BLOCK, nx)):
@@ -54,8 +55,10 @@ def _levels_of_band(total: Any, gain: Any, offset: Any, n_frames: Any, y0: int, 
                 values[n] = value if is_known else np.float32(np.nan)
                 weights[n] = one / gain[y, x] if is_known else zero
                 step = max(step, gain[y, x])
+                pedestal -= offset[y, x] * n_frames if is_known else zero
+                n_known += one if is_known else zero
                 n += 1
-        low, high = np.float32(-MOST), np.float32(MOST)
+        low, high = -MOST, MOST
         n_before = zero
         for _ in range(CLIP_ROUNDS):
             sum_in, n_in = zero, zero
@@ -73,7 +76,8 @@ def _levels_of_band(total: Any, gain: Any, offset: Any, n_frames: Any, y0: int, 
                 distance = (values[i] - mean) * (values[i] - mean) if is_in else zero
                 square += distance
                 per_gain += distance * weights[i]
-            found[0, block], found[1, block], found[2, block] = mean, square / n_in, per_gain / n_in
+            found[0, block], found[1, block] = mean, pedestal / n_known
+            found[2, block], found[3, block] = square / n_in, per_gain / n_in
             # Among very few electrons a single one is no outlier.
             width = np.float32(CLIP) * np.sqrt(square / n_in) + step
             low, high = mean - width, mean + width
@@ -121,11 +125,13 @@ def _histogram_of_rows(
         _interpolate(units, y, unit)
         for x in range(nx):
             value = np.float32(total[y, x]) * gain[y, x] + offset[y, x] * n_frames
-            if gain[y, x] > 0 and np.isfinite(value):
+            if gain[y, x] > 0 and abs(value) < MOST:
                 # A count stands for all values within half a count; Knuth's hash says for which.
                 part = np.float32((x * 2654435761 + y * 40503) >> 7 & 0xFFFF) / np.float32(65536)
                 value += (part - np.float32(0.5)) * step * gain[y, x]
-                sigma = _deviation(value, mean[x], unit[x], gain[y, x], np.float32(0), is_counts)
+                pedestal = -offset[y, x] * n_frames
+                electron = unit[x] * gain[y, x] if is_counts else unit[x]
+                sigma = _deviation(value, mean[x], pedestal, electron, np.float32(0), is_counts)
                 place = np.floor((sigma + HIGHEST) * (N_BINS / (2 * HIGHEST)))
                 histogram[int(min(max(place, -1), N_BINS)) + 1] += 1
     return histogram
@@ -171,8 +177,8 @@ def _deviating_in_band(
 ) -> Any:
     nx = total.shape[1]
     mean, unit, is_far = np.empty(nx, np.float32), np.empty(nx, np.float32), np.empty(nx, np.uint8)
-    # A deviation is at most 1.42 of the distance over its width below the mean, and at most a half more than it above.
-    below, above = np.float32(0.5) * dead * dead, max(hot - np.float32(MOST_SKEW), np.float32(0)) ** 2
+    # A deviation is at most 1.42 of the distance over its width below the mean, and never more than it above.
+    below, above = np.float32(0.5) * dead * dead, hot * hot
     places, sigmas = np.empty(((y1 - y0) * nx, 2), np.int32), np.empty((y1 - y0) * nx, np.float32)
     n = 0
     for y in range(y0, y1):
@@ -180,7 +186,9 @@ def _deviating_in_band(
         _interpolate(units, y, unit)
         for x in range(nx):
             value = np.float32(total[y, x]) * gain[y, x] + offset[y, x] * n_frames
-            variance = unit[x] * mean[x] * gain[y, x] if is_counts else unit[x]
+            variance = unit[x]
+            if is_counts:
+                variance *= gain[y, x] * (mean[x] - offset[y, x] * n_frames)
             distance = value - mean[x]
             limit = (below if distance < 0 else above) * variance
             # Written so that what is not a number is far, too.
@@ -190,16 +198,19 @@ def _deviating_in_band(
                 continue
             value = np.float32(total[y, x]) * gain[y, x] + offset[y, x] * n_frames
             sigma = np.float32(np.nan)
-            if gain[y, x] > 0 and np.isfinite(value):
-                usual = mean[x]
-                sigma = _deviation(value, usual, unit[x], gain[y, x], step / 2, is_counts)
+            if gain[y, x] > 0 and abs(value) < MOST:
+                usual, pedestal, electron = mean[x], -offset[y, x] * n_frames, unit[x]
+                if is_counts:
+                    electron *= gain[y, x]
+                half = step * gain[y, x] / 2
+                sigma = _deviation(value, usual, pedestal, electron, half, is_counts)
                 if -dead < sigma < hot:
                     continue
                 near = _usual_near(total, gain, offset, n_frames, y, x, value, usual)
                 beyond = max(usual, min(near, ceiling)) if value > usual else min(usual, near)
-                if (value > usual) != (value > beyond) or (is_counts and beyond <= 0):
+                if (value > usual) != (value > beyond):
                     continue
-                sigma = _deviation(value, beyond, unit[x], gain[y, x], step / 2, is_counts)
+                sigma = _deviation(value, beyond, pedestal, electron, half, is_counts)
                 if -dead < sigma < hot:
                     continue
             places[n, 0], places[n, 1], sigmas[n] = y, x, sigma
@@ -217,7 +228,6 @@ def flashing_pixels(
             sums.total,
             sums.largest,
             stack.gain,
-            stack.offset,
             np.float32(stack.n_frames),
             np.float32(unit),
             is_counts,
@@ -235,7 +245,6 @@ def _flashing_in_band(
     total: Any,
     largest: Any,
     gain: Any,
-    offset: Any,
     n_frames: Any,
     unit: Any,
     is_counts: bool,
@@ -251,11 +260,13 @@ def _flashing_in_band(
     for y in range(y0, y1):
         for x in range(nx):
             most = np.float32(largest[y, x])
-            rest = (np.float32(total[y, x]) - most) / (n_frames - one) * gain[y, x] + offset[y, x]
-            electron = unit * gain[y, x]
-            expected = max(rest, electron / n_frames) * brightest if is_counts else rest
-            variance = electron * expected if is_counts else unit / n_frames
-            distance = max(most * gain[y, x] + offset[y, x] - expected, zero)
+            expected = (np.float32(total[y, x]) - most) / (n_frames - one)
+            if is_counts:
+                # Raw, because the gain is in both, and with the dark, which is counted, too.
+                expected = max(expected, unit / n_frames) * brightest
+                distance, variance = max(most - expected, zero), unit * expected
+            else:
+                distance, variance = max(most - expected, zero) * gain[y, x], unit / n_frames
             is_far[x] = (distance * distance > far * variance) & (gain[y, x] > 0)
         for x in range(nx):
             if is_far[x]:
@@ -283,25 +294,27 @@ def _interpolate(blocks: Any, y: int, row: Any) -> None:
 
 
 @jit
-def _deviation(value: Any, mean: Any, unit: Any, gain: Any, half: Any, is_counts: bool) -> Any:
+def _deviation(value: Any, mean: Any, pedestal: Any, electron: Any, half: Any, is_counts: bool) -> Any:
     """Standard deviations of a normal distribution that are as rare as `value`, or one farther away, is by counting.
 
-    Signed root of the deviance of a Poisson distribution, with its mean corrected, and, if asked for by `half` a raw
-    step, for its being discrete. Within 0.1 of the true quantile from a mean of one electron, 0.3 from a tenth.
+    The modified signed root of the deviance of a Poisson distribution (Barndorff-Nielsen 1986), r + log(p / r) / r with
+    Pearson's p, for values half a step nearer to the mean, because counts are discrete: within 0.05 of the true quantile,
+    even where a hundredth of an electron is expected. Where not `is_counts`, of a normal one of the variance `electron`.
     """
     if not is_counts:
-        return (value - mean) / np.sqrt(unit)
-    electron = unit * gain
-    towards = half * gain
-    if value > mean:
-        value = max(value - towards, mean)
-    else:
-        value = max(min(value + towards, mean), np.float32(0))
+        return (value - mean) / np.sqrt(electron)
+    mean = max((mean + pedestal) / electron, np.float32(FEWEST_ELECTRONS))
+    value, half = (value + pedestal) / electron, half / electron
+    value = max(value - half, mean) if value > mean else max(min(value + half, mean), np.float32(0))
     deviance = mean - value
     if value > 0:
         deviance += value * np.log(value / mean)
-    root = np.sqrt(max(2 * deviance / electron, np.float32(0)))
-    return (root if value > mean else -root) + min(np.sqrt(electron / mean) / 6, np.float32(MOST_SKEW))
+    root = np.sqrt(max(2 * deviance, np.float32(0)))
+    root = root if value > mean else -root
+    width = np.sqrt(mean)
+    if abs(root) < np.float32(0.2):
+        return root + np.float32(1 / 6) / width
+    return root + np.log((value - mean) / (width * root)) / root
 
 
 @jit
@@ -316,7 +329,7 @@ def _usual_near(
     for yy in range(max(y - 2, 0), min(y + 3, ny)):
         for xx in range(max(x - 2, 0), min(x + 3, nx)):
             near = sign * (np.float32(total[yy, xx]) * gain[yy, xx] + offset[yy, xx] * n_frames)
-            if (yy != y or xx != x) and gain[yy, xx] > 0 and np.isfinite(near):
+            if (yy != y or xx != x) and gain[yy, xx] > 0 and abs(near) < MOST:
                 n += 1
                 if near > highest[-1]:
                     place = NEIGHBOURS_LIKE_IT
