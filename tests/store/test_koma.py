@@ -299,11 +299,14 @@ def test_gain_that_is_wrong_holds_its_series(session: Start, store: Store) -> No
 
 
 def test_gain_that_is_only_warned_of_holds_nothing(session: Start, store: Store) -> None:
-    """A verdict that does not hold is kept for the status alone."""
+    """A verdict that does not hold is kept for the status; a person may accept it, and has nothing to accept twice."""
     movies = session()
     movies.add(1)
-    store.put_gain_check("s", replace(WRONG_GAIN, holds=False))
+    warned = replace(WRONG_GAIN, holds=False)
+    store.put_gain_check("s", warned)
+    store.put_gain_check("other", replace(warned, verdict="unclear"))
     assert movies.archive(1)[0] is not None
+    assert store.accept_gain() == [warned]
     assert store.accept_gain() == []
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from komad.config import Archive, Output, Processing, WatchFolder
 from komad.errors import MovieMissingError, ParameterError
@@ -20,7 +20,9 @@ from komad.output.session import PROCESSED, SessionIndex
 from komad.watch.sweep import Selection
 from komad.work.archive import archive_movie, read_source
 from komad.work.correct import make_micrographs, write_results
-from komad.work.session import SessionInMemory
+
+if TYPE_CHECKING:
+    from komad.work.session import SessionInMemory
 
 STAGES = (
     "read",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from komad.cli.oneoff import OneOff
+    from komad.work.session import SessionInMemory
 
 
 MAX_TILT_DEGREE = 180.0
@@ -200,17 +201,15 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from komad.cli.oneoff import STAGES, describe_movie, done_before, process_movie
-    from komad.config import Koma
     from komad.errors import DiskFullError, KomadError, OutputError
     from komad.formats.atomic import remove_leftovers
     from komad.output.session import SessionIndex
-    from komad.work.session import SessionInMemory
 
-    session = SessionInMemory(Koma()) if settings.koma else None
     index = SessionIndex(settings.output.directory)
     remove_leftovers(settings.output.directory)
     done = done_before(settings) if skip_done else set()
     movies = [path for path in settings.movies if path not in done]
+    session = _session() if settings.koma else None
     console, n_failed = Console(highlight=False), 0
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -247,6 +246,13 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
         soft_wrap=True,
     )
     return n_failed
+
+
+def _session() -> SessionInMemory:
+    from komad.config import Koma
+    from komad.work.session import SessionInMemory
+
+    return SessionInMemory(Koma())
 
 
 def _say_done(console: Console, summary: dict[str, Any], seconds: float) -> None:

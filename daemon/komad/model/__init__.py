@@ -23,10 +23,11 @@ from komad.model.movie import (
     References,
 )
 from komad.model.results import MicrographResult, StackSum
-from komad.model.series import series_of
+from komad.model.series import REACH, series_of
 
 __all__ = [
     "ALL_FRAMES",
+    "REACH",
     "Acquisition",
     "Candidate",
     "DetectorReport",

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from komad.model.movie import Movie
 
+REACH = 4
+"""A window reaches back over so many radii of movies; those that are left out make it longer than two."""
+
 
 def series_of(movie: Movie, folder: Path) -> str:
     """Name of the series of a movie found under the watched `folder`: the same for the same camera mode and references.

@@ -11,6 +11,8 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from komad.store.rows import GainCheckRow
 from komad.store.tables import meta
 
+WRONG = frozenset({"other", "inverse", "corrected"})
+"""Verdicts that a person should see."""
 KEY = "gain_check:"
 """And the name of the series."""
 
@@ -28,11 +30,11 @@ def put(connection: Connection, series: str, row: GainCheckRow) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": value}))
 
 
-def holding(connection: Connection) -> dict[str, GainCheckRow]:
-    """Series -> what was found, of those whose jobs wait for a person."""
+def undecided(connection: Connection) -> dict[str, GainCheckRow]:
+    """Series -> what was found, of those whose gain seems to be wrong and that no person has accepted."""
     rows = connection.execute(select(meta.c.key, meta.c.value).where(meta.c.key.startswith(KEY)))
     found = {key.removeprefix(KEY): GainCheckRow(**json.loads(value)) for key, value in rows}
-    return {series: row for series, row in found.items() if row.holds and not row.accepted}
+    return {series: row for series, row in found.items() if row.verdict in WRONG and not row.accepted}
 
 
 def why_held(connection: Connection, series: str) -> str:

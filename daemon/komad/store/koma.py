@@ -99,9 +99,9 @@ class KomaWindows(Database):
         return True
 
     def accept_gain(self) -> list[GainCheckRow]:
-        """Let all jobs go on that wait because of their gain reference; gives what was found in their series."""
+        """Accept all gain references that seem to be wrong, and let the jobs go on that wait; gives what was found."""
         with self.write() as connection:
-            found = gain_checks.holding(connection)
+            found = gain_checks.undecided(connection)
             for series, row in found.items():
                 gain_checks.put(connection, series, replace(row, accepted=True))
             changes.settle_waiting(connection, HeldBy.GAIN)

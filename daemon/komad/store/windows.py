@@ -14,12 +14,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from komad.config import Koma
-from komad.model import JobKind, JobState
+from komad.model import REACH, JobKind, JobState
 from komad.store.rows import now
 from komad.store.tables import jobs, koma_windows, movies
-
-REACH = 4
-"""A window reaches back over so many radii of movies; those that are left out make it longer than two."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

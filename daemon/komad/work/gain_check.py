@@ -15,11 +15,11 @@ from komad.formats import references
 from komad.formats.images import read_image
 from komad.model import Movie
 from komad.store import GainCheckRow, Store
+from komad.store.gain_checks import WRONG
 from komad.work import stack_sums
 
 logger = structlog.get_logger(__name__)
 
-WRONG = frozenset({"other", "inverse", "corrected"})
 MOST_SIGMA = 1e3
 """Confidence is cut here: a clean simulation has infinite."""
 

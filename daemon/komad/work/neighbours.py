@@ -8,9 +8,8 @@ import structlog
 
 from komad.config import Settings
 from komad.errors import KomadError
-from komad.model import KomaWindow, Movie, StackSum
+from komad.model import REACH, KomaWindow, Movie, StackSum
 from komad.store import Store
-from komad.store.windows import REACH
 from komad.work import stack_sums
 from komad.work.archive import find_archive, read_archive, read_source
 from komad.work.correct import sum_again

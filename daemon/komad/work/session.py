@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from komad.config import Koma
-from komad.model import Movie, StackFacts, StackSum, series_of
-from komad.store.windows import REACH
+from komad.model import REACH, Movie, StackFacts, StackSum, series_of
 from komad.work import stack_sums
 from komad.work.koma import Member, MoviePattern, RunningWindows, choose
 
