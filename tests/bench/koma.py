@@ -43,7 +43,7 @@ CAMERA = MovieSpec(
 )
 AGEING = Ageing(more_hot_per_megapixel=2.0, column_spread=0.015)
 SERIES = {
-    "vacuum": replace(CAMERA, specimen="ice", dose_per_frame=2.9, illumination_gradient=0.02),
+    "vacuum": replace(CAMERA, specimen="ice", dose_per_frame=2.9, illumination_gradient=0),
     "specimen": replace(CAMERA, specimen="apoferritin", dose_per_frame=1.2),
 }
 """2.0 and 0.83 e/px and frame, 80 and 33 e/px in all."""
