@@ -50,7 +50,7 @@ def test_a_hit_is_found_in_its_frame_only(mean: float) -> None:
 
 
 def test_a_hot_pixel_has_no_hits() -> None:
-    """It is brighter than others in every frame, not than itself in one; one that is hit, too, is replaced as a whole."""
+    """It is brighter than others in every frame, not than itself in one; hit as well, it is replaced in all."""
     frames = movie(1.2)
     frames[:, 50, 60] += 40
     frames[4, 50, 60] = 5000
@@ -58,7 +58,7 @@ def test_a_hot_pixel_has_no_hits() -> None:
 
 
 def test_the_setting_is_the_limit() -> None:
-    """12 standard deviations above a mean of 4 are about 48 counts; 0 looks for none, and the hit is a hot pixel then."""
+    """12 standard deviations above a mean of 4 are about 48 counts; 0 looks for none."""
     frames = movie(4.0)
     frames[2, 10, 10], frames[2, 40, 40] = 34, 54
     assert entries(find(frames)) == [(40, 40, 2)]

@@ -23,6 +23,8 @@ SOFTNESS = float(np.log(MOST_KEPT / (1 - MOST_KEPT))) / ORDER
 """How far below the threshold a pixel keeps so much, standard deviations."""
 GOOD_AMONG_THEM = 0.05
 """Of the pixels that are replaced, or in part, as many may be good ones."""
+FEWEST = 3
+"""Fewer pixels are no tail: one outlier says nothing of where others begin."""
 STEP = 0.05
 FARTHEST = 8.0
 
@@ -57,9 +59,9 @@ def threshold_of_tail(
 ) -> float:
     """Standard deviations at which the weight of a pixel is a half; the upper limit where the tail is not too heavy.
 
-    The zero of a line through the residual of the cumulative histogram, in standard deviations, where it is larger than
-    RESIDUAL_LIMIT (eq. 2 to 5), relaxed. That is about where as many good pixels lie beyond as outliers; it is raised to
-    where only GOOD_AMONG_THEM do.
+    The zero of a line through the residual of the cumulative histogram, in standard deviations, where that is larger
+    than RESIDUAL_LIMIT (eq. 2 to 5), relaxed. About as many good pixels as outliers lie beyond it; it is raised to
+    where good ones are GOOD_AMONG_THEM.
     """
     lowest, highest = limits
     at = np.arange(lowest - SOFTNESS, FARTHEST + STEP, STEP)
@@ -67,8 +69,8 @@ def threshold_of_tail(
     expected = n_pixels * ndtr(-at)
     with np.errstate(divide="ignore"):
         residual = -ndtri(n_beyond / max(1, n_pixels)) - at
-    heavy = (n_beyond > 0) & (residual < -RESIDUAL_LIMIT)
-    few_good = np.flatnonzero((n_beyond > 0) & (expected <= GOOD_AMONG_THEM * n_beyond))
+    heavy = (n_beyond >= FEWEST) & (residual < -RESIDUAL_LIMIT)
+    few_good = np.flatnonzero((n_beyond >= FEWEST) & (expected <= GOOD_AMONG_THEM * n_beyond))
     if np.count_nonzero(heavy) < 2 or not len(few_good):
         return highest
     slope, intercept = np.polyfit(at[heavy], residual[heavy], 1)

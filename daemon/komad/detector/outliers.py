@@ -17,8 +17,8 @@ from komad.detector.xrays import Hits, find_hits
 from komad.model import ALL_FRAMES, OutlierPixels
 
 HOT_LIMITS = (3.0, 6.0)
-"""Standard deviations between which the threshold of hot pixels is looked for. The upper one holds for a picture without
-them: beyond it lies one good pixel in a thousand million."""
+"""Standard deviations between which the threshold of hot pixels is looked for. The upper one holds for a picture
+without them: beyond it lies one good pixel in a thousand million."""
 DEAD_LIMITS = (4.0, 6.0)
 """The same for dead pixels, which are rare."""
 LEAST_KEPT = 0.001
@@ -47,13 +47,13 @@ def find_outliers(
     dead_sigma: float | None,
     xray_sigma: float,
 ) -> OutlierPixels:
-    """Pixels of the gain-corrected, unaligned sum beyond two-sided thresholds, known defects, and hits in single frames.
+    """Pixels of the gain-corrected, unaligned sum beyond two-sided thresholds, known defects, hits in single frames.
 
-    The unaligned sum is used because outliers stay in place and add up while the specimen moves. Every pixel is compared
-    with the mean and the width around it, as numbers of electrons scatter (Poisson), so that carbon, a hole's edge or a
-    weak exposure have no outliers of their own; and with its 5 x 5 neighbours, because only what is sharper than the
-    detector's point spread cannot be the specimen. Thresholds and weights: `komad.detector.histogram`. Values that are
-    no counts, because a part of them is negative (signed cameras, dark subtracted), are taken as normally distributed.
+    The unaligned sum is used because outliers stay in place and add up while the specimen moves. Every pixel is
+    compared with the mean and the width around it, as numbers of electrons scatter (Poisson), so that carbon, a hole's
+    edge or a weak exposure have no outliers of their own; and with its 5 x 5 neighbours, because only what is sharper
+    than the detector's point spread cannot be the specimen. Thresholds and weights: `komad.detector.histogram`. Values
+    that are no counts, because a part of them is negative (signed cameras), are taken as normally distributed.
 
     A dead pixel shows where no counts at all are too rare to be chance: from about 18 electrons per pixel in the sum.
 
@@ -66,32 +66,30 @@ def find_outliers(
     levels = _levels(stack)
     hits = find_hits(frames, sums, stack, levels, sigma=xray_sigma)
     stack = replace(stack, total=hits.taken_off(sums.total))
-    yx, sigma = kernels.deviating_pixels(
+    yx, deviation = kernels.deviating_pixels(
         stack,
         levels,
         dead=(dead_sigma or DEAD_LIMITS[0]) - SOFTNESS,
         hot=(hot_sigma or HOT_LIMITS[0]) - SOFTNESS,
     )
-    is_known = np.isfinite(sigma)
     mean, width = _centre(stack, levels)
-    sigma = (sigma.astype(np.float64) - mean) / width
+    sigma = (deviation.astype(np.float64) - mean) / width
     n_pixels = stack.total.size
     hot = hot_sigma or threshold_of_tail(sigma[sigma > 0], n_pixels, HOT_LIMITS)
     dead = dead_sigma or threshold_of_tail(-sigma[sigma < 0], n_pixels, DEAD_LIMITS)
     keep = np.where(sigma > 0, kept_part(sigma, hot), kept_part(-sigma, dead))
-    keep[~is_known | (keep < LEAST_KEPT)] = 0
-    chosen = keep <= MOST_KEPT
-    return _with_hits(
-        OutlierPixels(
-            yx=yx[chosen],
-            keep=keep[chosen],
-            frame=np.full(np.count_nonzero(chosen), ALL_FRAMES, np.int32),
-            n_hot=int(np.count_nonzero(chosen & (sigma > 0))),
-            n_dead=int(np.count_nonzero(chosen & (sigma < 0))),
-            n_defects=int(np.count_nonzero(~is_known)),
-        ),
-        hits,
+    is_unknown = np.isnan(sigma)
+    keep[is_unknown | (keep < LEAST_KEPT)] = 0
+    bad = keep <= MOST_KEPT
+    outliers = OutlierPixels(
+        yx=yx[bad],
+        keep=keep[bad],
+        frame=np.full(np.count_nonzero(bad), ALL_FRAMES, np.int32),
+        n_hot=int(np.count_nonzero(bad & (sigma > 0))),
+        n_dead=int(np.count_nonzero(bad & (sigma < 0))),
+        n_defects=int(np.count_nonzero(is_unknown)),
     )
+    return _with_hits(outliers, hits)
 
 
 def _levels(stack: kernels.CorrectedStack) -> kernels.Levels:

@@ -51,7 +51,7 @@ def find_hits(
 
     The largest value of each pixel says where to look; the frames are read there only. Frames may differ in brightness.
     """
-    n_frames, ny, nx = frames.shape
+    n_frames = len(frames)
     if sigma == 0 or n_frames < 2:
         return Hits(yx=np.zeros((0, 2), np.int32), frame=np.zeros(0, np.int32), excess=np.zeros(0))
     unit = float(np.median(levels.unit))

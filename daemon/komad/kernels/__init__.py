@@ -74,8 +74,8 @@ def block_levels(stack: CorrectedStack) -> npt.NDArray[np.float64]:
 def deviation_histogram(stack: CorrectedStack, levels: Levels, *, stride: int) -> npt.NDArray[np.int64]:
     """Histogram of how many standard deviations pixels lie from the level around them, in every `stride`-th row.
 
-    A count is spread evenly over the interval of which it is the middle. Returns the bins between HISTOGRAM_EDGES, and before
-    and behind them what lies beyond.
+    A count is spread evenly over the interval of which it is the middle. Returns the bins between HISTOGRAM_EDGES, and
+    before and behind them what lies beyond.
     """
     return _side(stack.total).deviation_histogram(stack, levels, stride)
 

@@ -17,14 +17,8 @@ TAPS = 6
 """Lanczos-3."""
 SUB_PIXEL_STEPS = 256
 """Sub-pixel positions in the weight table: at most 1/512 px away from the wanted one."""
-N_DONORS = 8
-"""Good neighbours of which one gives its value to an outlier, another one in each frame."""
-SEARCH_RADIUS = 3
-"""Donors are looked for within this many pixels; inside large clusters, of the nearest good pixel."""
-SCATTER_DISTANCE = 12.0
-"""Farther than this from any good pixel, donors come from an area as wide as the distance."""
-REACH = 2
-"""A mean is over 5 x 5 pixels; an outlier with another one among them belongs to a cluster."""
+WINDOW = 5
+"""What stands in for an outlier lies within so many rows and columns around it."""
 POINT_SPREAD = np.array([
     [0.007, 0.020, 0.030, 0.020, 0.007],
     [0.020, 0.084, 0.173, 0.084, 0.020],
@@ -33,6 +27,8 @@ POINT_SPREAD = np.array([
     [0.007, 0.020, 0.030, 0.020, 0.007],
 ])  # fmt: skip
 """What the neighbours of a single outlier say of it: McLeod et al. (2017) table 1, of a K2; normalised when used."""
+SCATTER_DISTANCE = 12.0
+"""Farther than this from any good pixel, neighbours come from an area as wide as the distance."""
 
 OutlierFill = Literal["mean", "draw"]
 
@@ -67,11 +63,11 @@ class FrameSums(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outliers:
-    """Pixels to replace, sorted by row, and the good neighbours of each.
+    """Pixels to replace, sorted by row, and the window of good pixels that stands in for each.
 
-    Outlier k becomes keep[k] * own value + sum of weight[j] * value of neighbour[j], j from start[k] to start[k + 1];
-    where `draw`, of one of these j instead, another one in each frame. Where `keep` is 0, the own value, which may be
-    no number, is not read.
+    Outlier k becomes keep[k] * own value + (1 - keep[k]) * sum of weight[k] * window; where `draw`, the sum is one
+    pixel of the window instead whose weight is not zero, another one in each frame. Where `keep` is 0 the own value,
+    which may be no number, does not count, nor does a pixel whose weight is 0.
     """
 
     row_start: npt.NDArray[np.int32]
@@ -81,107 +77,88 @@ class Outliers:
     frame: npt.NDArray[np.int32]
     """(n,) the frame in which it is replaced, counted from the movie's first; ALL_FRAMES where in each."""
     keep: npt.NDArray[np.float32]
-    """(n,)."""
-    start: npt.NDArray[np.int32]
-    """(n + 1,); no outlier is without a neighbour."""
-    neighbour: npt.NDArray[np.int32]
-    """(n_neighbours,) flat index y * nx + x."""
+    """(n,) 1 where no pixel of the picture is good."""
+    corner: npt.NDArray[np.int32]
+    """(n, 2) as (y, x): the first pixel of the window, which lies within the frame."""
     weight: npt.NDArray[np.float32]
-    """(n_neighbours,)."""
+    """(n, WINDOW, WINDOW); sum 1, or where `draw` 1 for every good pixel; 0 where no pixel of the picture is good."""
     draw: bool
 
 
 def plan_outliers(outliers: OutlierPixels, shape: tuple[int, int], fill: OutlierFill = "mean") -> Outliers:
-    """Sort outliers by row and find what stands in for each.
+    """Sort outliers by row and find what stands in for each, in frames of at least WINDOW x WINDOW pixels.
 
     mean
-        A single outlier is what the 5 x 5 pixels around say through the detector's point spread; one of a cluster, the
-        plain mean of the good pixels among them. McLeod et al. (2017) section 4, step 5.
+        A single outlier is what the 5 x 5 pixels around say through the detector's point spread; one with others among
+        these, the plain mean of the good ones. McLeod et al. (2017) section 4, step 5.
     draw
-        One of the nearest good pixels within SEARCH_RADIUS, another one in each frame: the noise stays what it is.
+        One of the good pixels among the 5 x 5, another one in each frame: the noise stays what it is.
 
-    Where no good pixel is near, both take those around the nearest one. Deep inside a large cluster they are scattered
-    around that one: its own neighbours would be donors to a whole row, a streak that alignment takes for a picture.
-    A picture with no good pixel keeps its own values.
+    Where none of these is good, both take those around the nearest one. Deep inside a large cluster they are scattered
+    around that one: its own neighbours would stand in for a whole row, a streak that alignment takes for a picture.
     """
-    ny, nx = shape
     y, x = outliers.yx.T
     bad = np.zeros(shape, bool)
     bad[y, x] = True
-    radius, most = (REACH, POINT_SPREAD.size - 1) if fill == "mean" else (SEARCH_RADIUS, N_DONORS)
-    near = _nearest_good(bad, y, x, radius, most)
-    weight = np.ones(near.shape, np.float32)
+    corner, weight = _good_around(bad, y, x)
     if fill == "mean":
-        single = np.flatnonzero((near >= 0).sum(axis=1) == _n_around(y, x, shape))
-        around = near[single]
-        dy, dx = np.where(around >= 0, np.divmod(around, nx) - np.stack([y, x])[:, single, None], 0)
-        weight[single] = POINT_SPREAD[dy + REACH, dx + REACH]
-    inner = np.flatnonzero(near[:, 0] < 0)
-    near[inner, :N_DONORS] = _donors_from_outside(bad, y[inner], x[inner])
-    found = near >= 0
-    weight[~found] = 0
+        single = np.flatnonzero(weight.sum(axis=(1, 2)) == _around(corner, y, x, _PLAIN).sum(axis=(1, 2)) - 1)
+        weight[single] = _around(corner[single], y[single], x[single], POINT_SPREAD)
+    inner = np.flatnonzero(~weight.any(axis=(1, 2)))
+    if len(inner) and not bad.all():
+        corner[inner], weight[inner] = _good_around(bad, *_nearest_good(bad, y[inner], x[inner]))
+    total = weight.sum(axis=(1, 2))
     if fill == "mean":
-        weight /= weight.sum(axis=1, keepdims=True)
-    weight *= (1 - outliers.keep)[:, None]
+        weight /= np.where(total > 0, total, 1)[:, None, None]
     return Outliers(
-        row_start=np.searchsorted(y, np.arange(ny + 1)).astype(np.int32),
+        row_start=np.searchsorted(y, np.arange(shape[0] + 1)).astype(np.int32),
         column=np.ascontiguousarray(x, np.int32),
         frame=np.ascontiguousarray(outliers.frame, np.int32),
-        keep=np.ascontiguousarray(outliers.keep, np.float32),
-        start=np.concatenate([[0], np.cumsum(found.sum(axis=1))]).astype(np.int32),
-        neighbour=near[found],
-        weight=weight[found],
+        keep=np.where(total > 0, outliers.keep, np.float32(1)),
+        corner=corner,
+        weight=weight,
         draw=fill == "draw",
     )
 
 
-def _n_around(
-    y: npt.NDArray[np.int32], x: npt.NDArray[np.int32], shape: tuple[int, int]
-) -> npt.NDArray[np.int32]:
-    """(n,) number of pixels of the picture among the 5 x 5 around each, itself left out."""
-    height, width = (
-        np.minimum(at + REACH, length - 1) - np.maximum(at - REACH, 0) + 1
-        for at, length in zip((y, x), shape, strict=True)
-    )
-    return np.asarray(height * width - 1)
+_PLAIN = np.ones((WINDOW, WINDOW))
 
 
-def _donors_from_outside(
+def _good_around(
     bad: npt.NDArray[np.bool_], y: npt.NDArray[np.int32], x: npt.NDArray[np.int32]
-) -> npt.NDArray[np.int32]:
-    """(n, N_DONORS) flat indices of good pixels for those that have none near; -1 where there are no more.
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """(n, 2) corners of windows within the picture, and (n, WINDOW, WINDOW) 1 where a pixel near (y, x) is good."""
+    centre = np.stack([y, x], axis=1)
+    corner = np.clip(centre - WINDOW // 2, 0, np.array(bad.shape) - WINDOW).astype(np.int32)
+    good = _around(corner, y, x, _PLAIN)
+    for i in range(WINDOW):
+        for j in range(WINDOW):
+            good[:, i, j] *= ~bad[corner[:, 0] + i, corner[:, 1] + j]
+    return corner, good
 
-    The pixel itself where no pixel of the picture is good.
-    """
-    if not len(y) or bad.all():
-        donors = np.full((len(y), N_DONORS), -1, np.int32)
-        donors[:, 0] = y * bad.shape[1] + x
-        return donors
-    near_y, near_x = scipy.ndimage.distance_transform_edt(bad, return_distances=False, return_indices=True)
-    distance = np.hypot(near_y[y, x] - y, near_x[y, x] - x)
-    reach = np.where(distance > SCATTER_DISTANCE, distance, 0)
-    offset = np.random.default_rng(0).uniform(-1, 1, (2, len(y))) * reach
-    around = tuple(
-        np.clip(np.rint(near[y, x] + part), 0, length - 1).astype(np.intp)
-        for near, part, length in zip((near_y, near_x), offset, bad.shape, strict=True)
-    )
-    return _nearest_good(bad, near_y[around], near_x[around], SEARCH_RADIUS, N_DONORS)
+
+def _around(
+    corner: npt.NDArray[np.int32],
+    y: npt.NDArray[np.int32],
+    x: npt.NDArray[np.int32],
+    weight: npt.NDArray[np.float64],  # (WINDOW, WINDOW), of the pixels around (y, x)
+) -> npt.NDArray[np.float32]:
+    """(n, WINDOW, WINDOW): weights moved to where windows begin, which at the edges is not two pixels before (y, x)."""
+    table = np.pad(weight, WINDOW // 2).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(table, (WINDOW, WINDOW))
+    return np.asarray(windows[corner[:, 0] - y + WINDOW - 1, corner[:, 1] - x + WINDOW - 1])
 
 
 def _nearest_good(
-    bad: npt.NDArray[np.bool_], y: npt.NDArray[np.int32], x: npt.NDArray[np.int32], radius: int, most: int
-) -> npt.NDArray[np.int32]:
-    """(n, most) flat indices of the nearest good pixels within `radius` along y and x, -1 where there are no more."""
-    ny, nx = bad.shape
-    offsets = np.mgrid[-radius : radius + 1, -radius : radius + 1].reshape(2, -1)
-    offsets = offsets[:, np.argsort(np.square(offsets).sum(axis=0), kind="stable")]
-    found = np.full((len(y), most), -1, np.int32)
-    count = np.zeros(len(y), np.intp)
-    for dy, dx in offsets.T:
-        yy, xx = y + dy, x + dx
-        inside = (yy >= 0) & (yy < ny) & (xx >= 0) & (xx < nx) & (count < most)
-        good = inside.copy()
-        good[inside] = ~bad[yy[inside], xx[inside]]
-        found[good, count[good]] = yy[good] * nx + xx[good]
-        count += good
-    return found
+    bad: npt.NDArray[np.bool_], y: npt.NDArray[np.int32], x: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Y and x of the good pixels nearest to those given; scattered for those that are far away."""
+    nearest = scipy.ndimage.distance_transform_edt(bad, return_distances=False, return_indices=True)
+    near = nearest[:, y, x]
+    distance = np.hypot(near[0] - y, near[1] - x)
+    reach = np.where(distance > SCATTER_DISTANCE, distance, 0)
+    around = near + np.random.default_rng(0).uniform(-1, 1, near.shape) * reach
+    around = np.clip(np.rint(around), 0, np.array(bad.shape)[:, None] - 1).astype(np.intp)
+    # That may be inside the cluster again.
+    scattered = nearest[:, around[0], around[1]].astype(np.int32)
+    return scattered[0], scattered[1]

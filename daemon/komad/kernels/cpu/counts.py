@@ -8,7 +8,7 @@ import numpy as np
 
 from komad.arrays import Array
 from komad.kernels.cpu.bands import BAND_ROWS, FloatArray, jit, over_bands
-from komad.kernels.cpu.filling import is_replaced, records_of, replaced_value
+from komad.kernels.cpu.filling import is_replaced, replaced_value, spots_and_scales
 from komad.kernels.plan import FrameSums, Outliers
 
 
@@ -49,11 +49,11 @@ def reduce(
     frames, gain, offset = (np.ascontiguousarray(array) for array in (frames, gain, offset))
     n_frames, ny, nx = frames.shape
     binned = np.empty((n_frames, ny // factor, nx // factor), np.float32)
-    spots, terms = records_of(outliers, gain, offset, first_frame)
+    spots, scale = spots_and_scales(outliers, gain, offset, first_frame)
 
     def work(start: int, stop: int) -> None:
         _reduce_band(
-            frames, gain, offset, outliers.row_start, spots, terms, outliers.draw, factor, start, stop, binned
+            frames, gain, offset, outliers.row_start, spots, scale, outliers.draw, factor, start, stop, binned
         )
 
     over_bands(work, ny // factor, max(1, BAND_ROWS // factor))
@@ -67,7 +67,7 @@ def _reduce_band(
     offset: Any,
     row_start: Any,
     spots: Any,
-    terms: Any,
+    scale: Any,
     draw: bool,
     factor: int,
     y0: int,
@@ -80,22 +80,45 @@ def _reduce_band(
     for yb in range(y0, y1):
         # Frames inside, rows outside: the gain of these rows stays in the cache.
         for t in range(n_frames):
-            line[:] = 0
-            for y in range(yb * factor, (yb + 1) * factor):
-                # An outlier's own value may be no number, so it is put back and not subtracted.
-                for k in range(row_start[y], row_start[y + 1]):
-                    if spots[k].x < nx * factor:
-                        before[spots[k].x] = line[spots[k].x]
-                for x in range(nx * factor):
-                    line[x] += np.float32(frames[t, y, x]) * gain[y, x] + offset[y, x]
-                for k in range(row_start[y], row_start[y + 1]):
-                    x = spots[k].x
-                    if x < nx * factor and is_replaced(spots, k, t):
-                        line[x] = before[x] + replaced_value(
-                            frames, gain, offset, spots, terms, draw, k, t, y
-                        )
+            top, bottom = yb * factor, (yb + 1) * factor
+            _add_rows(frames, gain, offset, row_start, spots, scale, draw, t, top, bottom, line, before)
             for xb in range(nx):
                 value = np.float32(0)
                 for k in range(factor):
                     value += line[xb * factor + k]
                 binned[t, yb, xb] = value
+
+
+@jit
+def _add_rows(
+    frames: Any,
+    gain: Any,
+    offset: Any,
+    row_start: Any,
+    spots: Any,
+    scale: Any,
+    draw: bool,
+    t: int,
+    top: int,
+    bottom: int,
+    line: Any,
+    before: Any,
+) -> None:
+    """Sum of some corrected rows of frame `t` into `line`; `before` is room for as much."""
+    nx = len(line)
+    line[:] = 0
+    for y in range(top, bottom):
+        # An outlier's own value may be no number, so what was there is put back and not subtracted.
+        for k in range(row_start[y], row_start[y + 1]):
+            if spots[k].x < nx:
+                before[spots[k].x] = line[spots[k].x]
+        for x in range(nx):
+            line[x] += np.float32(frames[t, y, x]) * gain[y, x] + offset[y, x]
+        for k in range(row_start[y], row_start[y + 1]):
+            if spots[k].x < nx and is_replaced(spots, k, t):
+                line[spots[k].x] = before[spots[k].x]
+    # When the rows around are in the cache.
+    for y in range(top, bottom):
+        for k in range(row_start[y], row_start[y + 1]):
+            if spots[k].x < nx and is_replaced(spots, k, t):
+                line[spots[k].x] += replaced_value(frames, gain, offset, spots, scale, draw, k, t, y)

@@ -297,9 +297,9 @@ def _interpolate(blocks: Any, y: int, row: Any) -> None:
 def _deviation(value: Any, mean: Any, pedestal: Any, electron: Any, half: Any, is_counts: bool) -> Any:
     """Standard deviations of a normal distribution that are as rare as `value`, or one farther away, is by counting.
 
-    The modified signed root of the deviance of a Poisson distribution (Barndorff-Nielsen 1986), r + log(p / r) / r with
-    Pearson's p, for values half a step nearer to the mean, because counts are discrete: within 0.05 of the true quantile,
-    even where a hundredth of an electron is expected. Where not `is_counts`, of a normal one of the variance `electron`.
+    The modified signed root of Poisson's deviance (Barndorff-Nielsen 1986), r + log(p / r) / r with Pearson's residual
+    p, for values half a step nearer to the mean, because counts are discrete: within 0.05 of the true quantile, even
+    where a hundredth of an electron is expected. Where not `is_counts`, `electron` is the variance of a normal one.
     """
     if not is_counts:
         return (value - mean) / np.sqrt(electron)

@@ -8,35 +8,49 @@ import numpy as np
 import numpy.typing as npt
 
 from komad.kernels.cpu.bands import FloatArray, jit
-from komad.kernels.plan import Outliers
+from komad.kernels.plan import WINDOW, Outliers
 from komad.model import ALL_FRAMES
 
-# Records, so that a loop is given few arrays and finds together what it reads together.
-SPOT = np.dtype([("x", np.int32), ("frame", np.int32), ("keep", np.float32), ("start", np.int32)])
-"""One outlier; `frame` is counted as those of the loop are."""
-TERM = np.dtype([("y", np.uint16), ("x", np.uint16), ("scale", np.float32), ("summand", np.float32)])
-"""One neighbour: its part is counts * scale + summand."""
+SPOT = np.dtype(
+    [
+        ("x", np.int32),
+        ("frame", np.int32),
+        ("keep", np.float32),
+        ("summand", np.float32),
+        ("top", np.int32),
+        ("left", np.int32),
+    ]
+)
+"""One outlier, as a record, so that a loop is given few arrays and finds together what it reads together. `frame` is
+counted as those of the loop are."""
 NEVER = np.iinfo(np.int32).max
 
 Records = npt.NDArray[Any]
 
 
-def records_of(
+def spots_and_scales(
     outliers: Outliers, gain: FloatArray, offset: FloatArray, first_frame: int
-) -> tuple[Records, Records]:
-    """(n + 1,) SPOT and (n_neighbours,) TERM, gain and offset taken into the weights.
+) -> tuple[Records, FloatArray]:
+    """(n,) SPOT and (n, WINDOW, WINDOW) weights, gain and offset taken into them, the part that is kept left out.
 
     `first_frame` is the one of the movie with which the frames of the loop begin.
     """
-    spots, terms = np.zeros(len(outliers.start), SPOT), np.empty(len(outliers.neighbour), TERM)
-    spots["start"] = outliers.start
-    spots["x"][:-1], spots["keep"][:-1] = outliers.column, outliers.keep
+    spots = np.zeros(len(outliers.column), SPOT)
+    spots["x"], spots["keep"] = outliers.column, outliers.keep
+    spots["top"], spots["left"] = outliers.corner.T
     later = np.where(outliers.frame < first_frame, NEVER, outliers.frame - first_frame)
-    spots["frame"][:-1] = np.where(outliers.frame == ALL_FRAMES, ALL_FRAMES, later)
-    terms["y"], terms["x"] = np.divmod(outliers.neighbour, gain.shape[1])
-    terms["scale"] = outliers.weight * gain.ravel()[outliers.neighbour]
-    terms["summand"] = outliers.weight * offset.ravel()[outliers.neighbour]
-    return spots, terms
+    spots["frame"] = np.where(outliers.frame == ALL_FRAMES, ALL_FRAMES, later)
+    scale = outliers.weight * (1 - outliers.keep)[:, None, None]
+    has_offset = bool(offset.any())
+    for i in range(WINDOW):
+        for j in range(WINDOW):
+            at = spots["top"] + i, spots["left"] + j
+            weight = scale[:, i, j].copy()
+            # Gain and dark of a bad pixel may be no numbers.
+            np.multiply(weight, gain[at], out=scale[:, i, j], where=weight != 0)
+            if has_offset:
+                spots["summand"] += np.where(weight != 0, weight * offset[at], 0)
+    return spots, scale
 
 
 @jit
@@ -47,24 +61,29 @@ def is_replaced(spots: Any, k: int, t: int) -> bool:
 
 @jit
 def replaced_value(
-    frames: Any, gain: Any, offset: Any, spots: Any, terms: Any, draw: bool, k: int, t: int, y: int
+    frames: Any, gain: Any, offset: Any, spots: Any, scale: Any, draw: bool, k: int, t: int, y: int
 ) -> Any:
     """The corrected value that outlier `k`, of row `y`, gets in frame `t`."""
-    first, last = np.int64(spots[k].start), np.int64(spots[k + 1].start)
+    top, left, keep = spots[k].top, spots[k].left, spots[k].keep
+    value = np.float32(0)
     if draw:
-        # Knuth's multiplicative hash over outlier and frame: cheap, and the same on every run.
-        value = _part(frames, terms, t, first + ((k * 2654435761 + t * 40503) >> 7) % (last - first))
+        # A multiplicative hash over outlier and frame: cheap, and the same on every run. From that cell on, the
+        # first good one.
+        cell = ((k * 2654435761 + t * 2246822519) >> 16 & 0xFFFF) * (WINDOW * WINDOW) >> 16
+        for _ in range(WINDOW * WINDOW):
+            i, j = cell // WINDOW, cell % WINDOW
+            if scale[k, i, j] != 0:
+                value = np.float32(frames[t, top + i, left + j]) * gain[top + i, left + j]
+                value = (1 - keep) * (value + offset[top + i, left + j])
+                break
+            cell = (cell + 1) % (WINDOW * WINDOW)
     else:
-        value = np.float32(0)
-        for j in range(first, last):
-            value += _part(frames, terms, t, j)
-    keep, x = spots[k].keep, spots[k].x
+        value = spots[k].summand
+        for i in range(WINDOW):
+            for j in range(WINDOW):
+                part = np.float32(frames[t, top + i, left + j]) * scale[k, i, j]
+                value += part if scale[k, i, j] != 0 else np.float32(0)
     if keep > 0:
+        x = spots[k].x
         value += keep * (np.float32(frames[t, y, x]) * gain[y, x] + offset[y, x])
     return value
-
-
-@jit
-def _part(frames: Any, terms: Any, t: int, j: int) -> Any:
-    """What neighbour `j` adds in frame `t`."""
-    return np.float32(frames[t, terms[j].y, terms[j].x]) * terms[j].scale + terms[j].summand

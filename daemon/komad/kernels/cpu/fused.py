@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from komad.arrays import Array
 from komad.kernels.cpu.bands import FloatArray, jit, over_bands
-from komad.kernels.cpu.filling import Records, is_replaced, records_of, replaced_value
+from komad.kernels.cpu.filling import Records, is_replaced, replaced_value, spots_and_scales
 from komad.kernels.cpu.vector import BLOCK, RUN, calibrate_run, filter_block
 from komad.kernels.plan import SUB_PIXEL_STEPS, TAPS, TILE, Outliers, lanczos_weights
 
@@ -26,7 +26,7 @@ class _Movie(NamedTuple):
     offset: FloatArray
     row_start: npt.NDArray[np.int32]
     spots: Records
-    terms: Records
+    scale: FloatArray
     draw: bool
 
 
@@ -68,8 +68,8 @@ def correct(
     # The compiled loops do not check what they are given.
     assert shifts.shape == (len(frames), -(-ny // TILE[0]) + 1, -(-nx // TILE[1]) + 1, 2)
     assert np.isfinite(shifts[used]).all()
-    spots, terms = records_of(outliers, gain, offset, first_frame)
-    movie = _Movie(frames, gain, offset, outliers.row_start, spots, terms, outliers.draw)
+    spots, scale = spots_and_scales(outliers, gain, offset, first_frame)
+    movie = _Movie(frames, gain, offset, outliers.row_start, spots, scale, outliers.draw)
 
     def work(y0: int, y1: int) -> None:
         buffers = _buffers(shifts[used, y0 // TILE[0] : y0 // TILE[0] + 2], len(sums), y1 - y0)
@@ -114,7 +114,7 @@ def _correct_band(
     """All tiles between two rows of nodes."""
     # Taken apart here, once: in the inner loops each look into a tuple of arrays costs.
     frames, gain, offset = movie.frames, movie.gain, movie.offset
-    row_start, spots, terms, draw = movie.row_start, movie.spots, movie.terms, movie.draw
+    row_start, spots, scale, draw = movie.row_start, movie.spots, movie.scale, movie.draw
     source, across, moved = buffers.source, buffers.across, buffers.moved
     ny, nx = gain.shape
     for tile_column in range((nx + TILE[1] - 1) // TILE[1]):
@@ -130,7 +130,7 @@ def _correct_band(
         for k in range(len(used)):
             t = used[k]
             from_y, from_x = _nodes(shifts, t, place)
-            _load_tile(frames, gain, offset, row_start, spots, terms, draw, t, from_y, from_x, place, source)
+            _load_tile(frames, gain, offset, row_start, spots, scale, draw, t, from_y, from_x, place, source)
             _resample(source, across, moved, from_y, from_x, place, weights, k - group)
             if is_open:
                 _leave_out(coefficients, t, from_y, from_x, place, (ny, nx), buffers, k - group)
@@ -194,7 +194,7 @@ def _load_tile(
     offset: Any,
     row_start: Any,
     spots: Any,
-    terms: Any,
+    scale: Any,
     draw: bool,
     t: int,
     from_y: Any,
@@ -213,7 +213,8 @@ def _load_tile(
     last = max(min(nx - left, width), first)
     if last - first < RUN:
         last = first
-    for i in range(place[2] + TAPS - 1 + last_y // SUB_PIXEL_STEPS):
+    n_rows = place[2] + TAPS - 1 + last_y // SUB_PIXEL_STEPS
+    for i in range(n_rows):
         y = _reflect(top + i, ny)
         row, into = y * nx + left, i * source.shape[1]
         start = t * ny * nx + row
@@ -223,15 +224,19 @@ def _load_tile(
         begin, end = row_start[y], row_start[y + 1]
         for j in range(first):
             x = _reflect(left + j, nx)
-            source[i, j] = _pixel(frames, gain, offset, spots, terms, draw, begin, end, t, y, x)
+            source[i, j] = _pixel(frames, gain, offset, spots, scale, draw, begin, end, t, y, x)
         for j in range(last, width):
             x = _reflect(left + j, nx)
-            source[i, j] = _pixel(frames, gain, offset, spots, terms, draw, begin, end, t, y, x)
-        for k in range(_first_from(spots, begin, end, left + first), end):
+            source[i, j] = _pixel(frames, gain, offset, spots, scale, draw, begin, end, t, y, x)
+    # When the rows around are in the cache.
+    for i in range(n_rows):
+        y = _reflect(top + i, ny)
+        end = row_start[y + 1]
+        for k in range(_first_from(spots, row_start[y], end, left + first), end):
             if spots[k].x >= left + last:
                 break
             if is_replaced(spots, k, t):
-                value = replaced_value(frames, gain, offset, spots, terms, draw, k, t, y)
+                value = replaced_value(frames, gain, offset, spots, scale, draw, k, t, y)
                 source[i, spots[k].x - left] = value
 
 
@@ -241,7 +246,7 @@ def _pixel(
     gain: Any,
     offset: Any,
     spots: Any,
-    terms: Any,
+    scale: Any,
     draw: bool,
     begin: int,
     end: int,
@@ -254,7 +259,7 @@ def _pixel(
         if spots[k].x > x:
             break
         if is_replaced(spots, k, t):
-            return replaced_value(frames, gain, offset, spots, terms, draw, k, t, y)
+            return replaced_value(frames, gain, offset, spots, scale, draw, k, t, y)
     return np.float32(frames[t, y, x]) * gain[y, x] + offset[y, x]
 
 
