@@ -19,8 +19,8 @@ from komad.model import ALL_FRAMES, OutlierPixels
 HOT_LIMITS = (3.0, 6.0)
 """Standard deviations between which the threshold of hot pixels is looked for. The upper one holds for a picture
 without them: beyond it lies one good pixel in a thousand million."""
-DEAD_LIMITS = (4.0, 6.0)
-"""The same for dead pixels, which are rare."""
+DEAD_LIMITS = (4.0, 5.3)
+"""The same for dead pixels, which are rare, and cannot be farther away than no counts at all are."""
 LEAST_KEPT = 0.001
 """A smaller part is none."""
 SAMPLE_STRIDE = 16
@@ -55,7 +55,8 @@ def find_outliers(
     than the detector's point spread cannot be the specimen. Thresholds and weights: `komad.detector.histogram`. Values
     that are no counts, because a part of them is negative (signed cameras), are taken as normally distributed.
 
-    A dead pixel shows where no counts at all are too rare to be chance: from about 18 electrons per pixel in the sum.
+    A dead pixel shows where no counts at all are too rare to be chance: from about 18 electrons per pixel in the sum, 15
+    where many are dead.
 
     `frames` are read where hits of x-rays may be, only.
     """
