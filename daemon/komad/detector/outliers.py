@@ -55,8 +55,8 @@ def find_outliers(
     than the detector's point spread cannot be the specimen. Thresholds and weights: `komad.detector.histogram`. Values
     that are no counts, because a part of them is negative (signed cameras), are taken as normally distributed.
 
-    A dead pixel shows where no counts at all are too rare to be chance: from about 18 electrons per pixel in the sum, 15
-    where many are dead.
+    A dead pixel shows where no counts at all are too rare to be chance: from about 18 electrons per pixel in the sum,
+    15 where many are dead.
 
     `frames` are read where hits of x-rays may be, only.
     """
