@@ -158,9 +158,9 @@ class Processing(Section):
     of its histogram leaves what counting explains, found for each movie."""
     dead_sigma: Positive | None = None
     """The same below the mean."""
-    xray_sigma: NonNegative = 12.0
-    """A pixel of a single frame that lies this many standard deviations above what its other frames let expect is
-    replaced in that frame; 0 replaces none."""
+    xray_sigma: NonNegative = 8.0
+    """A pixel of a single frame that is as unlikely, by its other frames, as this many standard deviations of a normal
+    distribution is replaced in that frame; 0 replaces none."""
     outlier_fill: Literal["mean", "draw"] = "mean"
     """What stands in for an outlier. mean: its neighbours, weighted by the detector's point spread; draw: one good
     neighbour, another one in each frame, which keeps the statistics of the noise (as MotionCor2 does)."""

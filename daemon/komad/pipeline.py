@@ -228,12 +228,12 @@ def correct_movie(
         power_spectrum_pixel_size_angstrom=spectrum_pixel,
         pixel_size_angstrom=pixel_size * (shape[1] / output_shape(shape, processing.bin_factor)[1]),
         motion=motion,
-        n_outliers=len(outliers),
+        n_outliers=len(outliers.throughout_yx),
         mean_e_per_px_frame=mean,
         detector=_detector_report(outliers, correlations),
         timings_s=timings,
         warnings=(
-            *detector_warnings(frames, calibration, n_outliers=len(outliers), unlit=unlit),
+            *detector_warnings(frames, calibration, n_outliers=len(outliers.throughout_yx), unlit=unlit),
             *_warnings(motion, int(used.sum()), processing, dose_range is not None),
         ),
     )

@@ -87,7 +87,7 @@ def field_error(result: MicrographResult, session: Session) -> float:
 
 
 def test_the_report_tells_each_step(session: Session) -> None:
-    """Correlated noise falls more than three-fold with outliers, further with KOMA; without a pattern the last two are equal."""
+    """Correlated noise falls three-fold with outliers, further with KOMA; without a pattern the last two are equal."""
     with_koma, without = corrected(session, pattern=session.pattern), corrected(session)
     on, off = with_koma.detector, without.detector
     assert on.correlation_raw > 3 * on.correlation_outliers > 3 * 1.4 * on.correlation_koma

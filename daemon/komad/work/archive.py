@@ -143,7 +143,7 @@ def archive_movie(
             "movie_bytes": movie.size_bytes,
             "archive_bytes": 0 if path is None else path.stat().st_size,
             "sha256": None if digest is None else digest.result(),
-            "n_outliers": len(stack_sum.outliers),
+            "n_outliers": len(stack_sum.outliers.throughout_yx),
             "timings_s": {"stack_sum": round(summed - start, 4), "archive": round(written - summed, 4)},
         },
     )

@@ -44,7 +44,7 @@ def save(directory: Path, movie: Movie, stack_sum: StackSum) -> StackSumRow:
         nx=nx,
         dtype=stack_sum.total.dtype.name,
         mean=float(stack_sum.frame_means.sum()),
-        n_outliers=len(stack_sum.outliers),
+        n_outliers=len(stack_sum.outliers.throughout_yx),
         frame_means=stack_sum.frame_means.astype("<f8").tobytes(),
         facts=stack_sum.facts,
         n_bytes=len(packed),
