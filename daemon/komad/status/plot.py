@@ -61,7 +61,7 @@ def detector_plot(history: History, *, file_format: str = "png") -> bytes:
 def _noise(axes: Axes, history: History) -> None:
     _head(
         axes,
-        "correlated noise between frames, %",
+        "correlated noise, %",
         "outliers replaced, and still rising: the gain reference ages, take a new one",
     )
     stages: list[tuple[str, str, Measure]] = [
