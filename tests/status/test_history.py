@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from komad.status import plot
@@ -95,13 +96,25 @@ def test_plot_of_an_ageing_detector(monkeypatch: pytest.MonkeyPatch) -> None:
     bottom, top = noise.get_ylim()
     assert bottom < 0
     assert top > 0.5
-    assert "take a new one" in noise.get_title(loc="right")
+    assert "take a new gain" in noise.get_title(loc="right")
     assert outliers.get_yscale() == "symlog"
     assert [text.get_text() for text in pattern.texts] == ["new gain reference"]
     marks = [line for line in koma.lines if line.get_linestyle() == ":"]
     assert [line.get_xdata()[0] for line in marks] == [100.5]
     limits = [line for line in pattern.lines if line.get_linestyle() == "--"]
     assert [line.get_ydata()[0] for line in limits] == pytest.approx([0.9, 0.9])
+
+
+def test_heads_are_legible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of each part, and beside it, not upon it, what to look for."""
+    for axes in drawn(ageing(30), monkeypatch).axes:
+        name, hint = (
+            next(
+                text for text in axes.findobj(Text) if text.get_text() == axes.get_title(loc=loc)
+            ).get_window_extent()
+            for loc in ("left", "right")
+        )
+        assert name.x1 < hint.x0
 
 
 def test_plot_of_two_movies_and_of_nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,8 +61,8 @@ def detector_plot(history: History, *, file_format: str = "png") -> bytes:
 def _noise(axes: Axes, history: History) -> None:
     _head(
         axes,
-        "correlated noise, %",
-        "outliers replaced, and still rising: the gain reference ages, take a new one",
+        "correlated noise between frames, %",
+        "rising with outliers replaced: take a new gain reference",
     )
     stages: list[tuple[str, str, Measure]] = [
         ("gain alone", RAW, lambda movie: movie.correlation_raw),
