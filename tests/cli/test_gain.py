@@ -256,6 +256,26 @@ def test_the_power_of_a_gain(komad: Komad, tmp_path: Path) -> None:
     assert (tmp_path / "gain_gamma.png").exists()
 
 
+def test_the_verdict_does_not_need_the_picture(komad: Komad, camera: Path, tmp_path: Path) -> None:
+    """Where nobody may write, there is no picture; the verdict and its exit code stay."""
+    nowhere = tmp_path / "missing" / "check.png"
+    options = ("gain", "check", camera, "--gain", camera / "gain.mrc", "--gain-rot", "1", "-o", nowhere)
+    outcome = komad(*options)
+    assert outcome.code == exits.GAIN, outcome.err
+    assert "WRONG WAY" in outcome.out
+    assert f"no picture: cannot write {nowhere}" in outcome.out
+    assert json.loads(komad(*options, "--json").out)["picture"] is None
+
+
+def test_the_picture_has_one_format(komad: Komad, camera: Path, tmp_path: Path) -> None:
+    """A name that promises another one is refused."""
+    other = tmp_path / "check.pdf"
+    outcome = komad("gain", "check", camera, "--gain", camera / "gain.mrc", "-o", other)
+    assert outcome.code == exits.USAGE
+    assert "end the name in .png" in outcome.err
+    assert not other.exists()
+
+
 def test_nothing_to_accept(komad: Komad, store: Store, config: Path) -> None:
     """Without a movie that waits because of its gain it says so."""
     outcome = komad("gain", "accept", "-c", config)

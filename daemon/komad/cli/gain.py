@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +12,7 @@ import typer
 
 from komad.cli import exits
 from komad.cli.locate import ConfigOption, config_path, read_places
-from komad.errors import ParameterError
+from komad.errors import DiskFullError, OutputError, ParameterError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,6 +78,7 @@ def check(
     from komad.formats.references import read_gain
 
     console = _console(json=json)
+    picture = None if no_picture else _picture(output, gain, "check")
     settings, bound = _references(gain=gain, gain_rot=gain_rot, gain_flip=gain_flip, dark=dark)
     assert bound.gain is not None
     reference = read_gain(bound.gain)
@@ -88,12 +91,12 @@ def check(
         "n_invalid": int(((reference <= 0) | ~isfinite(reference)).sum()),
         "picture": None,
     }
-    if not no_picture:
+    if picture is not None:
         from komad.output.gain_report import draw_orientation
 
-        picture = output or gain.with_name(f"{gain.stem}_check.png")
-        draw_orientation(picture, total, reference, verdict)
-        facts["picture"] = str(picture)
+        with _without_picture(console):
+            draw_orientation(picture, total, reference, verdict)
+            facts["picture"] = str(picture)
     if json:
         print(jsonlib.dumps({"schema_version": 1, **as_json(verdict), **facts}, indent=1))
     else:
@@ -206,6 +209,7 @@ def gamma(
     from komad.formats import references
 
     console = _console(json=json)
+    picture = None if no_picture else _picture(output, gain, "gamma")
     settings, bound = _references(gain=gain, gain_rot=gain_rot, gain_flip=gain_flip, dark=dark)
     acquisition = AcquisitionSettings(frame_time_s=frame_time or None)
     points: list[tuple[str, float, float]] = []
@@ -225,10 +229,11 @@ def gamma(
         numbers, problem = fit_power_linear(rates, gammas), ""
     except ParameterError as error:
         numbers, problem = None, str(error)
-    if not no_picture:
+    if picture is not None:
         from komad.output.gain_report import draw_gamma
 
-        draw_gamma(output or gain.with_name(f"{gain.stem}_gamma.png"), rates, gammas, numbers)
+        with _without_picture(console):
+            draw_gamma(picture, rates, gammas, numbers)
     if json:
         rows = [{"movie": name, "dose_rate_e_per_px_s": rate, "gamma": power} for name, rate, power in points]
         print(
@@ -264,6 +269,24 @@ def _references(**given: Any) -> tuple[ReferenceSettings, References]:
 
     settings = ReferenceSettings.model_validate(given)
     return settings, bind(settings, None)
+
+
+def _picture(output: Path | None, gain: Path, name: str) -> Path:
+    """Where the picture goes; a name that promises something else is refused before any work is done."""
+    if output is not None and output.suffix.lower() != ".png":
+        raise ParameterError(f"{output}: the picture is a PNG; end the name in .png")
+    return output or gain.with_name(f"{gain.stem}_{name}.png")
+
+
+@contextmanager
+def _without_picture(console: Console) -> Iterator[None]:
+    """Go on when the picture cannot be written: references often lie where only few may write."""
+    from komad.cli.gain_words import say
+
+    try:
+        yield
+    except (DiskFullError, OutputError) as error:
+        say(console, f"no picture: {error}; name another place with --output", "yellow")
 
 
 def _find(given: list[Path], settings: ReferenceSettings) -> tuple[Path, ...]:
