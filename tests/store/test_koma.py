@@ -288,7 +288,9 @@ def test_gain_that_is_wrong_holds_its_series(session: Start, store: Store) -> No
     movies.archive(2, 4)
     states = movies.states()
     assert (states[1], states[2], states[4]) == (JobState.HELD, JobState.HELD, JobState.RUNNING)
-    assert "gain_rot = 1; this series waits for `komad gain accept`" in movies.correct(2).reason
+    reason = movies.correct(2).reason
+    assert "gain_rot = 1; that is for movies to come" in reason
+    assert all(f"`komad {way}`" in reason for way in ("gain accept", "cancel", "process"))
     assert store.accept_gain() == [WRONG_GAIN]
     assert store.accept_gain() == []
     assert [movies.states()[n] for n in (1, 2)] == [JobState.QUEUED] * 2

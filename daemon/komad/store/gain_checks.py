@@ -42,4 +42,7 @@ def why_held(connection: Connection, series: str) -> str:
     row = get(connection, series)
     if row is None or row.accepted or not row.holds:
         return ""
-    return f"{row.sentence}; this series waits for `komad gain accept`; set gain_rot and gain_flip for movies to come"
+    return (
+        f"{row.sentence}; that is for movies to come, after a restart: those found before keep their gain and wait for "
+        "`komad gain accept`, or for `komad cancel` and `komad process`"
+    )
