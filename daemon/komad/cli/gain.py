@@ -155,7 +155,11 @@ def convert(
     rot: Annotated[int, typer.Option("--rot", min=0, max=3, help="Quarter turns, as gain_rot.")] = 0,
     flip: Annotated[int, typer.Option("--flip", min=0, max=2, help="Then flip, as gain_flip.")] = 0,
     reciprocal: Annotated[
-        bool, typer.Option("--reciprocal", help="Mean by value: makes a factor of a flat field.")
+        bool,
+        typer.Option(
+            "--reciprocal",
+            help="Mean / value: of a flat field, or of a gain that divides, makes one that multiplies.",
+        ),
     ] = False,
 ) -> None:
     """Convert a gain reference. Turned and flipped as --gain-rot and --gain-flip would, which it then needs no more.
@@ -246,9 +250,12 @@ def gamma(
         say(console, f"gain_gamma = [{', '.join(f'{number:.4g}' for number in numbers)}]")
 
 
-@app.command(short_help="Let movies go on that wait because of their gain reference.")
+@app.command(short_help="Accept a gain reference that the daemon found wrong.")
 def accept(config: ConfigOption = None) -> None:
-    """Let the movies go on that wait because the check found their gain reference wrong: it is as it should be.
+    """Say that the gain reference which the daemon found wrong is as it should be: movies that wait for it go on.
+
+    They are corrected with the gain as it was when they were found. When it is really wrong, correct the configuration
+    for movies to come, take those that wait out of the queue with `komad cancel`, and give them to `komad process`.
 
     Example: komad gain accept
     """
@@ -259,7 +266,7 @@ def accept(config: ConfigOption = None) -> None:
     for row in accepted:
         print(f"accepted: {row.sentence}")
     if not accepted:
-        print("nothing to accept: no movie waits because of its gain reference")
+        print("nothing to accept: no gain reference was found wrong, or all are accepted")
 
 
 def _references(**given: Any) -> tuple[ReferenceSettings, References]:

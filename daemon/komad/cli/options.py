@@ -158,7 +158,9 @@ OpticsGroup = Annotated[
 # References
 Gain = Annotated[
     Path | None,
-    typer.Option("--gain", help="Gain reference (.mrc, .tif); multiplies.", rich_help_panel=REFERENCES),
+    typer.Option(
+        "--gain", help="Gain reference (.mrc, .tif, .gain); multiplies.", rich_help_panel=REFERENCES
+    ),
 ]
 GainRot = Annotated[
     int | None,
@@ -194,7 +196,7 @@ Defects = Annotated[
     Path | None,
     typer.Option(
         "--defects",
-        help="Defect map, or text file of boxes `x y width height`.",
+        help="Defect map, text file of boxes `x y width height`, or defect list of SerialEM.",
         rich_help_panel=REFERENCES,
     ),
 ]

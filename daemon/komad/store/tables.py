@@ -179,7 +179,7 @@ meta = Table(
     "meta",
     metadata,
     # pause: why no job is claimed (no row: claims go on); last_sequence: the highest number given so far;
-    # gain_check:<series>: what the check of the gain's orientation found (`rows.GainVerdict`).
+    # gain_check:<series>: what the check of the gain's orientation found (`rows.GainCheckRow`).
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
 )
