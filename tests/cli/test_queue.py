@@ -62,6 +62,30 @@ def test_show_tells_everything(komad: Komad, config: Path, store: Store) -> None
     assert komad("show", "nothing", "-c", config).code == 2
 
 
+def test_show_tells_of_the_detector(komad: Komad, config: Path, store: Store) -> None:
+    """Noise, pattern and stack sums of a movie that was corrected; nothing where they were not measured."""
+    measured = {
+        "correlation_raw": 4e-3, "correlation_outliers": 8e-4, "correlation_koma": None, "pattern_spread": 0.006,
+        "koma_mode": "trailing", "n_stacks": 7, "n_wanted": 24,
+    }  # fmt: skip
+    summary = {
+        "motion_angstrom": {"total": 8, "early": 2, "late": 6}, "n_outliers": 3, "files": {}, "warnings": [],
+    }  # fmt: skip
+
+    def shown(**more: object) -> str:
+        with store.write() as connection:
+            connection.exec_driver_sql(
+                "UPDATE jobs SET state = 'done', summary = ? WHERE kind = 'correct' AND movie_id = 1",
+                (json.dumps(summary | more),),
+            )
+        return komad("show", "a", "-c", config).out
+
+    text = shown(detector=measured)
+    for wanted in ("raw 0.4 %, outliers filled 0.08 %", "0.6 % of the mean", "trailing, 7 of 24 stack sums"):
+        assert wanted in text
+    assert "KOMA" not in shown()
+
+
 def test_retry_one_movie(komad: Komad, config: Path, store: Store) -> None:
     """The failed job is queued again; a movie without one has nothing to retry."""
     outcome = komad("retry", "b", "-c", config)

@@ -13,6 +13,8 @@ import typer
 from komad.cli.locate import ConfigOption, config_path, read_places
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from rich.table import Table
 
     from komad.store.listing import JobLine, MovieRecord
@@ -268,9 +270,23 @@ def _result_facts(result: dict[str, Any] | None) -> list[tuple[str, str]]:
     return [
         ("motion", f"{motion['total']:.1f} Å, early {motion['early']:.1f} Å, late {motion['late']:.1f} Å"),
         ("outliers", f"{result['n_outliers']} pixels"),
+        *_detector_facts(result.get("detector") or {}),
         ("files", ", ".join(result["files"].values())),
         *(("warning", warning) for warning in result["warnings"]),
     ]
+
+
+def _detector_facts(detector: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Noise that stays with the camera, and how much of it KOMA could know; nothing for a movie of an older komad."""
+    from komad.status.text import noise, share
+
+    if not detector:
+        return
+    steps = (detector[f"correlation_{step}"] for step in ("raw", "outliers", "koma"))
+    yield "noise", f"correlated between frames: {noise(*steps)}"
+    if detector["pattern_spread"] is not None:
+        yield "pattern", f"{share(detector['pattern_spread'])} of the mean is left by the gain"
+    yield "KOMA", f"{detector['koma_mode']}, {detector['n_stacks']} of {detector['n_wanted']} stack sums"
 
 
 def _print(renderable: object) -> None:

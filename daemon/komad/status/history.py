@@ -46,8 +46,9 @@ def to_csv(history: History) -> str:
 
 def in_words(movie: MovieHealth) -> str:
     """What one movie shows: a plot of it would be a dot."""
+    shared = noise(movie.correlation_raw, movie.correlation_outliers, movie.correlation_koma)
     return (
-        f"{movie.stem}: correlated noise {noise(movie)}; {movie.n_outliers:,} outlier pixels, "
+        f"{movie.stem}: correlated noise {shared}; {movie.n_outliers:,} outlier pixels, "
         f"{movie.n_xrays:,} x-rays; {movie.n_stacks} of {movie.n_wanted} stack sums averaged"
     )
 

@@ -150,7 +150,10 @@ def _detector(view: DetectorView) -> Iterator[Text]:
     """What matters first: the noise that frames share, its change, the gain reference, KOMA."""
     last = view.last
     if last is not None:
-        yield _line(("correlated noise ", DIM), noise(last))
+        yield _line(
+            ("correlated noise ", DIM),
+            noise(last.correlation_raw, last.correlation_outliers, last.correlation_koma),
+        )
     if view.alarm:
         yield _line((view.alarm, CARE))
     elif view.trend is not None:
@@ -160,13 +163,9 @@ def _detector(view: DetectorView) -> Iterator[Text]:
     yield _gain(view.gain)
 
 
-def noise(movie: MovieHealth) -> str:
+def noise(raw: float | None, outliers: float | None, koma: float | None) -> str:
     """The noise that frames have in common, as far as it was measured."""
-    stages = (
-        ("raw", movie.correlation_raw),
-        ("outliers filled", movie.correlation_outliers),
-        ("KOMA", movie.correlation_koma),
-    )
+    stages = (("raw", raw), ("outliers filled", outliers), ("KOMA", koma))
     return (
         ", ".join(f"{name} {share(value)}" for name, value in stages if value is not None) or "not measured"
     )
