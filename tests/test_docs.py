@@ -25,6 +25,7 @@ from tests.status.conftest import BUSY, DETECTOR, NOW, PLACES
 
 ROOT = Path(__file__).parent.parent
 OPERATION = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 MOTIONCOR2 = (ROOT / "docs" / "from_motioncor2.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -70,6 +71,15 @@ def test_keys_of_the_detector() -> None:
     view: Any = to_json(build_view(BUSY, PLACES, detector=DETECTOR, now=NOW))["detector"]
     named = {*view, *view["trend"], *view["gain"], *view["koma"], *detector_record(RESULT.detector, OUTLIERS)}
     assert {key for key in named if f"`{key}`" not in section("JSON for scripts")} == set()
+
+
+@pytest.mark.parametrize("room", ["detector", "motion", "kernels/cpu"])
+def test_modules_of_the_science(room: str) -> None:
+    """Who looks for something there finds it in docs/architecture.md."""
+    rows = [line.split("|")[1] for line in ARCHITECTURE.splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    modules = {path.stem for path in (ROOT / "daemon" / "komad" / room).glob("*.py")} - {"__init__"}
+    assert modules - named == set()
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES.values())
