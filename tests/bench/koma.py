@@ -32,6 +32,7 @@ from komad.pipeline import sum_stack
 from komad.simulate import MovieSpec, simulate_movie
 from komad.simulate.ageing import Ageing, ageing_camera
 from komad.simulate.detector import illumination
+from tests.detector.stacks import NO_OUTLIERS, as_stack
 from tests.motion import movies as aligned
 
 N_MOVIES = 60
@@ -57,7 +58,6 @@ MOVIE = MovieSpec(
     dead_per_megapixel=0,
 )
 """On which motion is measured."""
-NO_OUTLIERS = outliers_at([])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,10 +198,12 @@ def field_errors(n_seeds: int = 3) -> None:
             illumination(spec) * np.float32(spec.n_frames * spec.dose_e_per_px_frame)
         )
         rng = np.random.default_rng(seed)
-        total = total_of(
-            [as_stack(rng.poisson(expected), spec, wrong) for _ in range(2 * USUAL_RADIUS)], wrong
+        sums = [rng.poisson(expected) for _ in range(2 * USUAL_RADIUS)]
+        own, *neighbours = (
+            as_stack(counts.astype(np.uint16), calibration=wrong, n_frames=spec.n_frames)
+            for counts in (movie.frames.sum(axis=0), *sums)
         )
-        pattern = measure_pattern(total, as_stack(movie.frames.sum(axis=0), spec, wrong), wrong)
+        pattern = measure_pattern(total_of(neighbours, wrong), own, wrong)
         assert pattern is not None
         errors = []
         for references in (right, wrong, without_pattern(wrong, pattern, "subtract")):
@@ -219,17 +221,6 @@ def field_errors(n_seeds: int = 3) -> None:
             + "  ".join(f"{error:.3f}" for error in errors)
             + f"  {errors[2] / errors[0]:.2f} of the right gain's"
         )
-
-
-def as_stack(counts: npt.NDArray[Any], spec: MovieSpec, gain: Calibration) -> StackSum:
-    """A stack sum without outliers."""
-    total = counts.astype(np.uint16)
-    return StackSum(
-        total=total,
-        frame_means=np.full(spec.n_frames, total.mean() / spec.n_frames),
-        outliers=NO_OUTLIERS,
-        facts=stack_facts(total, gain, NO_OUTLIERS, n_frames=spec.n_frames),
-    )
 
 
 def time_per_movie(length: int = 4096, n_frames: int = 40) -> None:
