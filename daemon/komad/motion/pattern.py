@@ -22,7 +22,6 @@ RATIOS = np.concatenate([[0.0], np.geomspace(0.002, 10, 28)])
 """Powers of the pattern that are tried, as n P / N: its power over that of the noise in the sum of n frames."""
 USUAL_RATIO = 0.05
 """Mean of the prior, which is exponential: a gain reference of 1000 e/px and a movie of 40 e/px have 0.04."""
-NEGLIGIBLE = 0.002
 MOST_COEFFICIENTS = 60_000
 """The power is fitted on about so many coefficients, spread over all."""
 
