@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from komad.model import JobKind, ReferenceFile, References
+from komad.errors import MovieError
+from komad.model import Candidate, JobKind, ReferenceFile, References
 from komad.output.detector import detector_summary
 from komad.store import Store
 from komad.store.detector import DetectorFacts, read_detector, read_history
@@ -139,6 +140,22 @@ def test_gain_check_of_the_newest_series(store: Store, tmp_path: Path) -> None:
     assert (check.verdict, check.best, check.confidence, check.accepted) == ("other", (1, 2), 12.5, False)
     add(store, 2, series="turned")
     assert read_detector(tmp_path).gain_check is None
+
+
+def test_gain_check_is_shown_after_a_file_that_cannot_be_read(store: Store, tmp_path: Path) -> None:
+    """A file of which nothing is known hides no verdict about the movies before it."""
+    add(store, 1)
+    verdict = {
+        "verdict": "other", "configured": {"gain_rot": 0, "gain_flip": 0}, "best": {"gain_rot": 1, "gain_flip": 2},
+        "confidence": 12.5, "sentence": "turn it", "movie_id": 1, "accepted": False,
+    }  # fmt: skip
+    execute(store, "INSERT INTO meta VALUES ('gain_check:k3', ?)", json.dumps(verdict))
+    stray = Candidate(path=Path("/data/stray.mrc"), size_bytes=5, mtime_ns=1, folder=0)
+    assert store.add_unreadable(stray, stem="stray", error=MovieError("no movie"))
+    facts = read_detector(tmp_path)
+    assert facts.has_gain
+    assert facts.gain_check is not None
+    assert facts.gain_check.verdict == "other"
 
 
 def test_history_of_all_of_the_last_and_of_the_newest(store: Store, tmp_path: Path) -> None:

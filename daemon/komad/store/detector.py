@@ -230,7 +230,8 @@ def _series(connection: sqlite3.Connection, movie_id: int) -> Series:
 
 def _has_gain(connection: sqlite3.Connection) -> bool:
     row = connection.execute(
-        "SELECT json_extract(reference_files, '$.gain') IS NOT NULL FROM movies ORDER BY movie_id DESC LIMIT 1"
+        "SELECT json_extract(reference_files, '$.gain') IS NOT NULL FROM movies WHERE header IS NOT NULL"
+        " ORDER BY movie_id DESC LIMIT 1"
     ).fetchone()
     return bool(row and row[0])
 
@@ -238,7 +239,8 @@ def _has_gain(connection: sqlite3.Connection) -> bool:
 def _gain_check(connection: sqlite3.Connection) -> GainCheck | None:
     row = connection.execute(
         "SELECT value FROM meta"
-        " WHERE key = 'gain_check:' || (SELECT series FROM movies ORDER BY movie_id DESC LIMIT 1)"
+        " WHERE key = 'gain_check:' ||"
+        " (SELECT series FROM movies WHERE header IS NOT NULL ORDER BY movie_id DESC LIMIT 1)"
     ).fetchone()
     if row is None:
         return None
