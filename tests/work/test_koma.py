@@ -144,6 +144,23 @@ def test_files_that_are_lost_or_damaged(make_series: MakeSeries, settings: Setti
     assert [file.read_bytes() for file in files] == whole, "kept for the next worker"
 
 
+def test_files_of_other_movies(make_series: MakeSeries, settings: Settings, store: Store) -> None:
+    """Stack sums that are whole but swapped are not taken for those of the movies whose names they bear."""
+    movies = make_series(3)
+    files = [store.stack_sum_directory / f"{n}.sum" for n in range(1, 4)]
+    own = stack_sums.load(files[2])
+    assert own is not None
+    whole = [file.read_bytes() for file in files]
+    files[0].write_bytes(whole[1])
+    files[1].write_bytes(whole[2])
+    row = store.stack_sum(1)
+    assert stack_sums.load(files[0], row) is None
+    with capture_logs() as lines:
+        Neighbours(store, settings).pattern(movies[2], own)
+    assert [line["movie"] for line in lines] == ["m1", "m2"]
+    assert [file.read_bytes() for file in files] == whole, "kept for the next worker"
+
+
 def test_neither_file_nor_movie(make_series: MakeSeries, settings: Settings, store: Store) -> None:
     """A movie that is gone in every form is left out, and everything goes on."""
     movies = make_series(4)

@@ -251,7 +251,7 @@ class AssemblyLine:
     def _stack_sum(self, movie: Movie, frames: Array) -> StackSum:
         row = self._store.stack_sum(movie.movie_id)
         kept = (
-            stack_sums.load(self._store.stack_sum_directory / row.file)
+            stack_sums.load(self._store.stack_sum_directory / row.file, row)
             if row is not None and row.file
             else None
         )

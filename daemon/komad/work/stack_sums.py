@@ -45,18 +45,23 @@ def save(directory: Path, movie: Movie, stack_sum: StackSum) -> StackSumRow:
         dtype=stack_sum.total.dtype.name,
         mean=float(stack_sum.frame_means.sum()),
         n_outliers=len(stack_sum.outliers.throughout_yx),
-        frame_means=stack_sum.frame_means.astype("<f8").tobytes(),
+        frame_means=_frame_means(stack_sum),
         facts=stack_sum.facts,
         n_bytes=len(packed),
     )
 
 
-def load(path: Path) -> StackSum | None:
-    """Read a stack sum; None when the file is gone or damaged (it can be made again)."""
+def load(path: Path, row: StackSumRow | None = None) -> StackSum | None:
+    """Read a stack sum; None when the file is gone or damaged (it can be made again).
+
+    And when it is that of another movie than `row` tells of: a folder that was copied back may have files swapped.
+    """
     try:
-        return unpack(path.read_bytes())
+        stack_sum = unpack(path.read_bytes())
     except OSError:
         return None
+    is_another = stack_sum is not None and row is not None and _frame_means(stack_sum) != row.frame_means
+    return None if is_another else stack_sum
 
 
 def pack(stack_sum: StackSum) -> bytes:
@@ -110,3 +115,8 @@ def unpack(data: bytes) -> StackSum | None:
             ),
             facts=StackFacts(**dict(zip(names, arrays["facts"].tolist(), strict=True))),
         )
+
+
+def _frame_means(stack_sum: StackSum) -> bytes:
+    """As the row has them; no two movies have the same."""
+    return stack_sum.frame_means.astype("<f8").tobytes()
