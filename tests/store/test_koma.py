@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
-from komad.errors import MovieError
+from komad.errors import DiskFullError, MovieError, MovieMissingError, WorkerLostError
 from komad.model import Job, JobKind, JobState, KomaWindow, Movie, StackFacts
 from komad.store import GainCheckRow, HeldBy, StackSumRow, Store
 
@@ -298,6 +298,32 @@ def test_gain_that_is_wrong_holds_its_series(session: Start, store: Store) -> No
     accepted = store.gain_check("s")
     assert accepted is not None
     assert accepted.accepted
+
+
+@pytest.mark.parametrize("way", ["disk", "retried", "stopped", "lost", "read ahead"])
+def test_jobs_in_hand_wait_for_the_gain_when_they_come_back(session: Start, store: Store, way: str) -> None:
+    """A correct job that ran, or was held by the disk, when the gain was found wrong is not done with it after all."""
+    movies = session()
+    movies.add()
+    job = movies.archive(1)[0]
+    assert job is not None
+    if way != "read ahead":
+        job = store.begin(job)
+    if way == "disk":
+        store.fail(job, DiskFullError("full"), 3)
+    store.put_gain_check("s", WRONG_GAIN)
+    if way == "disk":
+        assert store.release_disk_held() == 1
+    elif way == "retried":
+        store.fail(job, MovieMissingError("gone"), 3)
+    elif way == "stopped":
+        store.give_back(job)
+    else:
+        store.return_jobs("w", WorkerLostError("lost"), 3)
+    assert movies.correct(1).state is JobState.HELD
+    assert "komad gain accept" in movies.correct(1).reason
+    store.accept_gain()
+    assert movies.correct(1).state is JobState.QUEUED
 
 
 def test_gain_that_is_only_warned_of_holds_nothing(session: Start, store: Store) -> None:

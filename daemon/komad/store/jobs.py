@@ -93,6 +93,7 @@ class Jobs(Database):
         with self.write() as connection:
             row = _running(connection, job)
             changes.change(connection, row, JobEvent.RETURN, attempt=_uncounted(row), error=error)
+            settle_returned(connection, row)
 
     def hold(self, job_id: int, reason: str) -> None:
         """Hold a queued or held job until a person releases it."""
@@ -118,6 +119,7 @@ class Jobs(Database):
             rows = connection.execute(select(jobs).where(IS_HELD, jobs.c.held_by == HeldBy.DISK)).all()
             for row in rows:
                 changes.change(connection, row, JobEvent.RELEASE)
+                settle_returned(connection, row)
         return len(rows)
 
     def release_folder_held(self, is_back: Callable[[Path], bool]) -> int:
@@ -132,6 +134,7 @@ class Jobs(Database):
             rows = [row for row in connection.execute(held).all() if row.job_id in back]
             for row in rows:
                 changes.change(connection, row, JobEvent.RELEASE)
+                settle_returned(connection, row)
         return len(rows)
 
     def retry(self, job_id: int) -> Job:
@@ -226,7 +229,14 @@ def apply_failure(
     )
     if row.kind == JobKind.ARCHIVE:
         changes.settle_after_archive(connection, row.movie_id)
+    settle_returned(connection, row)
     return decision
+
+
+def settle_returned(connection: Connection, row: Row[Any]) -> None:
+    """Let a correct job that is queued again wait for what came up meanwhile: its gain may have been found wrong."""
+    if row.kind == JobKind.CORRECT:
+        changes.settle_correct(connection, row.movie_id)
 
 
 def _record_claim(connection: Connection, row: Row[Any], moment: str) -> None:

@@ -8,7 +8,7 @@ from komad.errors import KomadError
 from komad.model import Job, JobEvent
 from komad.store import changes
 from komad.store.database import Database
-from komad.store.jobs import apply_failure
+from komad.store.jobs import apply_failure, settle_returned
 from komad.store.rows import WorkerRow, job_from, now
 from komad.store.tables import IS_RUNNING, jobs, workers
 
@@ -66,6 +66,7 @@ class Workers(Database):
             for row in rows:
                 if row.begun_at is None:
                     changes.change(connection, row, JobEvent.RETURN, error=error, suspect=True)
+                    settle_returned(connection, row)
                 else:
                     apply_failure(connection, row, error, max_attempts, suspect=True)
             connection.execute(delete(workers).where(workers.c.worker_id == worker_id))
