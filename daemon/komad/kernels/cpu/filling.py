@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from komad.kernels.cpu.bands import FloatArray, jit
+from komad.kernels.cpu.bands import FloatArray, exact
 from komad.kernels.plan import WINDOW, Outliers
 from komad.model import ALL_FRAMES
 
@@ -53,13 +53,13 @@ def spots_and_scales(
     return spots, scale
 
 
-@jit
+@exact
 def is_replaced(spots: Any, k: int, t: int) -> bool:
     """Whether outlier `k` is one in frame `t`."""
     return spots[k].frame == ALL_FRAMES or spots[k].frame == t
 
 
-@jit
+@exact
 def replaced_value(
     frames: Any, gain: Any, offset: Any, spots: Any, scale: Any, draw: bool, k: int, t: int, y: int
 ) -> Any:

@@ -7,12 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from komad.compiler import compiled
-from komad.kernels.cpu.bands import BAND_ROWS, FloatArray, jit, over_bands
+from komad.kernels.cpu.bands import BAND_ROWS, FloatArray, exact, jit, over_bands
 from komad.kernels.stack import BadPixels, RelativeStack
-
-# Strict arithmetic: what is taken off a total must be what was added, to the last bit, by whoever does it.
-exact = compiled()
 
 SAMPLED_BANDS = 32
 """Bands that are enough to see how much of a pattern a movie shows: a million pixels of a frame 4096 wide."""
