@@ -142,7 +142,18 @@ class Intake:
         self._thread = threading.Thread(target=self._look_again, name="komad-intake", daemon=True)
 
     def start(self) -> None:
-        """Start looking again."""
+        """Bind what waits for a better gain to the configuration as it is now, and start looking again."""
+        for movie in self._store.gain_held():
+            try:
+                self._rebind(movie)
+            except KomadError as error:
+                logger.warning(
+                    "keeps its gain",
+                    movie=movie.stem,
+                    movie_id=movie.movie_id,
+                    code=error.code,
+                    error=str(error),
+                )
         self._thread.start()
 
     def stop(self) -> None:
@@ -190,6 +201,17 @@ class Intake:
         check_fit(movie.references, (movie.header.ny, movie.header.nx))
         koma = self._settings.koma.model_dump()
         return replace(movie, koma=koma, series=series_of(movie, folder.directory))
+
+    def _rebind(self, movie: Movie) -> None:
+        """Archive and correct a movie with the references that are configured now, if they are others."""
+        folder = self._settings.watch[self._folder_of(movie.path)]
+        bound = references.bind(folder.references, reference_directory(self._settings))
+        if bound == movie.references:
+            return
+        check_fit(bound, (movie.header.ny, movie.header.nx))
+        movie = replace(movie, references=bound)
+        self._store.rebind(replace(movie, series=series_of(movie, folder.directory)))
+        logger.info("has another gain now, and is archived again", movie=movie.stem, movie_id=movie.movie_id)
 
     def _add(self, movie: Movie) -> None:
         missing = missing_parameters(movie.acquisition, self._settings.processing)

@@ -253,7 +253,8 @@ class GainCheck(Section):
 
     action: Literal["warn", "hold", "off"] = "warn"
     """What happens when another way is clearly better. warn: log and status say so; hold: no movie of the series is
-    corrected until a person has decided (`komad gain accept`). The reference is never turned by itself."""
+    corrected until a person has decided (correct gain_rot and gain_flip and restart, or `komad gain accept`); off: not
+    tried. The reference is never turned by itself."""
     n_movies: Annotated[int, Field(ge=2, le=50)] = 6
     """Stack sums that are looked at, at the start and after every change of the reference or the camera mode."""
 

@@ -21,8 +21,9 @@ from komad.errors import (
     StoreError,
 )
 from komad.errors import ReferenceFileError as WrongReferenceError
+from komad.formats.images import write_mrc
 from komad.model import Candidate, JobKind, JobState
-from komad.store import Store
+from komad.store import GainCheckRow, Store
 from tests.work.conftest import SHAPE, MakeMovie, wait_until, write_movie
 
 
@@ -123,6 +124,44 @@ def test_found_movie(intake: app.Intake, settings: Settings, store: Store) -> No
         intake.take(candidate(path))
     assert [line["event"] for line in lines] == ["found"]
     assert store.movie(1).acquisition.voltage_kv == 300
+
+
+def test_a_better_gain_is_for_movies_that_wait_for_it(
+    settings: Settings, store: Store, tmp_path: Path
+) -> None:
+    """A start with another orientation archives the movies again that wait; one with the same leaves them waiting."""
+    gain = tmp_path / "gain.mrc"
+    write_mrc(gain, np.ones(SHAPE[1:], np.float32), pixel_size_angstrom=1.0)
+    folder = settings.watch[0]
+
+    def start(gain_rot: int) -> app.Intake:
+        references = folder.references.model_copy(update={"gain": gain, "gain_rot": gain_rot})
+        watch = (folder.model_copy(update={"references": references}),)
+        intake = app.Intake(settings.model_copy(update={"watch": watch}), store)
+        intake.start()
+        return intake
+
+    intake = start(0)
+    intake.take(candidate(write_movie(folder.directory / "a.mrc")))
+    job = store.claim("w")
+    assert job is not None
+    store.finish(store.begin(job), {}, 1.0)
+    verdict = GainCheckRow(
+        verdict="other",
+        configured={"gain_rot": 0, "gain_flip": 0},
+        best={"gain_rot": 2, "gain_flip": 0},
+        confidence=9.0,
+        sentence="turned",
+        movie_id=1,
+        holds=True,
+    )
+    store.put_gain_check(store.movie(1).series, verdict)
+    intake.stop()
+    start(0).stop()
+    assert store.jobs_of(1)[JobKind.ARCHIVE].state is JobState.DONE
+    start(2).stop()
+    assert store.movie(1).references.gain_rot == 2
+    assert store.jobs_of(1)[JobKind.ARCHIVE].state is JobState.QUEUED
 
 
 def test_unreadable_file_is_reported(intake: app.Intake, settings: Settings, store: Store) -> None:

@@ -140,6 +140,11 @@ def test_gain_check_of_the_newest_series(store: Store, tmp_path: Path) -> None:
     assert (check.verdict, check.best, check.confidence, check.accepted) == ("other", (1, 2), 12.5, False)
     add(store, 2, series="turned")
     assert read_detector(tmp_path).gain_check is None
+    add(store, 3)
+    add(store, 4, series="turned")
+    other = read_detector(tmp_path).gain_check
+    assert other is not None, "two cameras in turn: the gain of one of them is wrong"
+    assert other.verdict == "other"
 
 
 def test_gain_check_is_shown_after_a_file_that_cannot_be_read(store: Store, tmp_path: Path) -> None:

@@ -9,12 +9,10 @@ import numpy as np
 from komad.model import ALL_FRAMES, DetectorReport, OutlierPixels
 from komad.output.motion import finite
 
-MAX_XRAYS_LISTED = 1000
-"""Of hits in single frames; their number is always told."""
+MAX_LISTED = 10_000
+"""Outlier pixels, and hits of x-rays; their number is always told, and the STAR has all pixels."""
 STRONG_PATTERN = 0.03
 """Relative standard deviation of what the gain reference left. A fresh reference leaves less than 0.01."""
-FEW_STACKS = 0.5
-"""Of those that a full window has."""
 MANY_LEFT_OUT = 0.5
 """Movies that were passed over, of those that a full window has."""
 
@@ -43,11 +41,12 @@ def detector_record(report: DetectorReport, outliers: OutlierPixels) -> dict[str
     """All that `<stem>.json` says of the detector.
 
     To the summary it adds the movies whose stack sums were averaged, those that were left out and why, how much of each
-    part of the pattern the movie shows, and where x-rays hit: [frame, y, x], the first MAX_XRAYS_LISTED of them.
+    part of the pattern the movie shows, where the outlier pixels are, [y, x], and where x-rays hit, [frame, y, x]; the
+    first MAX_LISTED of each.
     """
     window = report.window
     hits = np.flatnonzero(outliers.frame != ALL_FRAMES)
-    hits = hits[np.argsort(outliers.frame[hits], kind="stable")][:MAX_XRAYS_LISTED]
+    hits = hits[np.argsort(outliers.frame[hits], kind="stable")][:MAX_LISTED]
     return {
         **detector_summary(report),
         "scale": {part: finite(value) for part, value in report.scale.items()},
@@ -56,6 +55,7 @@ def detector_record(report: DetectorReport, outliers: OutlierPixels) -> dict[str
             "left_out": {str(movie_id): why for movie_id, why in window.left_out.items()},
             "note": window.note,
         },
+        "outliers_yx": outliers.throughout_yx[:MAX_LISTED].tolist(),
         "xrays_frame_yx": np.column_stack([outliers.frame[hits], outliers.yx[hits]]).tolist(),
     }
 
@@ -73,11 +73,6 @@ def detector_notes(report: DetectorReport) -> Iterator[str]:
     window = report.window
     if report.n_stacks < len(window.members):
         yield "stack sums of neighbouring movies were lost: KOMA averaged the others (detector.window in the JSON)"
-    if window.mode != "off" and report.n_stacks < FEW_STACKS * window.wanted:
-        yield (
-            f"KOMA had less than half of its {window.wanted} stack sums and takes the pattern off in part, as at the "
-            "start of any series; the JSON says why (detector.window)"
-        )
     if len(window.left_out) > MANY_LEFT_OUT * window.wanted:
         yield (
             "many neighbouring movies could not be used for KOMA (carbon, ice, no beam, no archive?): the JSON says "

@@ -87,6 +87,11 @@ def change(
     return state
 
 
+def requeue(connection: Connection, row: Row[Any]) -> None:
+    """Queue a job that ended, as if it were new."""
+    change(connection, row, JobEvent.REQUEUE, attempt=0, sequence=None, **NO_ERROR)
+
+
 def record(connection: Connection, **values: Any) -> None:
     """Append to the history."""
     connection.execute(insert(job_events).values(values))

@@ -16,6 +16,8 @@ from typing import Any
 
 from komad.store.overview import open_read_only
 
+WRONG_GAIN = frozenset({"other", "inverse", "corrected"})
+"""Verdicts on a gain reference that a person should see."""
 N_COMPARED = 20
 """Movies at the start and at the end of a series that the status compares."""
 
@@ -237,14 +239,25 @@ def _has_gain(connection: sqlite3.Connection) -> bool:
 
 
 def _gain_check(connection: sqlite3.Connection) -> GainCheck | None:
-    row = connection.execute(
-        "SELECT value FROM meta"
-        " WHERE key = 'gain_check:' ||"
-        " (SELECT series FROM movies WHERE header IS NOT NULL ORDER BY movie_id DESC LIMIT 1)"
+    """The verdict on the gain in use: of the newest movie's series, or of another one in turn with it that is wrong."""
+    newest = connection.execute(
+        "SELECT series FROM movies WHERE header IS NOT NULL ORDER BY movie_id DESC LIMIT 1"
     ).fetchone()
-    if row is None:
+    if newest is None:
         return None
-    values = json.loads(row[0])
+    found = connection.execute(
+        "SELECT substr(key, 12), value FROM meta WHERE key LIKE 'gain_check:%' AND"
+        " (SELECT max(movie_id) FROM movies WHERE series = substr(key, 12))"
+        " >= (SELECT min(movie_id) FROM movies WHERE series = ?)",
+        newest,
+    )
+    verdicts = {series: json.loads(value) for series, value in found}
+    values = verdicts.get(newest[0])
+    for other in verdicts.values():
+        if other["verdict"] in WRONG_GAIN and not other["accepted"]:
+            values = other
+    if values is None:
+        return None
     best = values["best"]
     return GainCheck(
         verdict=values["verdict"],

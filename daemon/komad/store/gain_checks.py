@@ -8,11 +8,10 @@ from dataclasses import asdict
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from komad.store.detector import WRONG_GAIN
 from komad.store.rows import GainCheckRow
 from komad.store.tables import meta
 
-WRONG = frozenset({"other", "inverse", "corrected"})
-"""Verdicts that a person should see."""
 KEY = "gain_check:"
 """And the name of the series."""
 
@@ -34,7 +33,7 @@ def undecided(connection: Connection) -> dict[str, GainCheckRow]:
     """Series -> what was found, of those whose gain seems to be wrong and that no person has accepted."""
     rows = connection.execute(select(meta.c.key, meta.c.value).where(meta.c.key.startswith(KEY)))
     found = {key.removeprefix(KEY): GainCheckRow(**json.loads(value)) for key, value in rows}
-    return {series: row for series, row in found.items() if row.verdict in WRONG and not row.accepted}
+    return {series: row for series, row in found.items() if row.verdict in WRONG_GAIN and not row.accepted}
 
 
 def why_held(connection: Connection, series: str) -> str:
@@ -43,6 +42,6 @@ def why_held(connection: Connection, series: str) -> str:
     if row is None or row.accepted or not row.holds:
         return ""
     return (
-        f"{row.sentence}; that is for movies to come, after a restart: those found before keep their gain and wait for "
-        "`komad gain accept`, or for `komad cancel` and `komad process`"
+        f"{row.sentence}; correct the configuration and restart komad, or say with `komad gain accept` that the gain "
+        "is as it should be"
     )

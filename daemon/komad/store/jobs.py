@@ -155,9 +155,9 @@ class Jobs(Database):
                 raise TransitionError(
                     f"job {correct.job_id} of the same movie is running; try again when it is done"
                 )
-            _requeue(connection, row)
+            changes.requeue(connection, row)
             if row.kind == JobKind.ARCHIVE and correct.state in {JobState.DONE, JobState.FAILED}:
-                _requeue(connection, correct)
+                changes.requeue(connection, correct)
             if row.kind == JobKind.ARCHIVE and not _is_described(connection, row.movie_id):
                 changes.change(
                     connection,
@@ -273,10 +273,6 @@ def _next_sequence(connection: Connection) -> int:
         index_elements=["key"], set_={"value": cast(cast(meta.c.value, Integer) + 1, Text)}
     )
     return int(connection.execute(counted.returning(meta.c.value)).scalar_one())
-
-
-def _requeue(connection: Connection, row: Row[Any]) -> None:
-    changes.change(connection, row, JobEvent.REQUEUE, attempt=0, sequence=None, **changes.NO_ERROR)
 
 
 def _is_described(connection: Connection, movie_id: int) -> bool:

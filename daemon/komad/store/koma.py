@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select, update
 
 from komad.config import Koma
-from komad.model import KomaWindow, Movie, StackFacts
+from komad.errors import TransitionError
+from komad.model import JobKind, KomaWindow, Movie, StackFacts
 from komad.store import changes, gain_checks, windows
 from komad.store.database import Database
-from komad.store.rows import GainCheckRow, HeldBy, window_from, window_values
+from komad.store.rows import GainCheckRow, HeldBy, movie_from, references_values, window_from, window_values
 from komad.store.tables import IS_HELD, jobs, koma_windows, movies, stack_sums
 
 
@@ -97,6 +98,34 @@ class KomaWindows(Database):
             if row.holds:
                 changes.settle_queued(connection, series)
         return True
+
+    def gain_held(self) -> list[Movie]:
+        """Movies that wait because their gain seems to be wrong, in their order."""
+        waiting = select(movies).join(jobs).where(IS_HELD, jobs.c.held_by == HeldBy.GAIN)
+        with self.read() as connection:
+            return [movie_from(row) for row in connection.execute(waiting.order_by(movies.c.movie_id))]
+
+    def rebind(self, movie: Movie) -> None:
+        """Give a movie that waits for its gain the references and the series that `movie` has.
+
+        What was found with the old ones is forgotten: it is archived again, and then corrected.
+
+        Raises
+        ------
+        TransitionError
+            It does not wait for its gain any more.
+        """
+        movie_id = movie.movie_id
+        with self.write() as connection:
+            rows = changes.rows_of_movie(connection, movie_id)
+            if rows[JobKind.CORRECT].held_by != HeldBy.GAIN:
+                raise TransitionError(f"movie {movie_id} does not wait for its gain any more")
+            values = {"reference_files": references_values(movie.references), "series": movie.series}
+            connection.execute(update(movies).where(movies.c.movie_id == movie_id).values(values))
+            for table in (stack_sums, koma_windows):
+                connection.execute(delete(table).where(table.c.movie_id == movie_id))
+            changes.requeue(connection, rows[JobKind.ARCHIVE])
+            changes.settle_correct(connection, movie_id)
 
     def accept_gain(self) -> list[GainCheckRow]:
         """Accept all gain references that seem to be wrong, and let the jobs go on that wait; gives what was found."""

@@ -129,7 +129,7 @@ def movie_values(movie: Movie) -> dict[str, Any]:
         "fingerprint": movie.fingerprint,
         "header": asdict(movie.header),
         "acquisition": acquisition_values(movie.acquisition),
-        "reference_files": _references_values(movie.references),
+        "reference_files": references_values(movie.references),
         "processing": dict(movie.processing),
         "found_at": movie.found_at,
         "koma": dict(movie.koma),
@@ -202,7 +202,9 @@ def job_from(row: Row[Any]) -> Job:
     )
 
 
-def _references_values(references: References) -> dict[str, Any]:
+def references_values(references: References) -> dict[str, Any]:
+    """Plain values of references."""
+
     def plain(file: ReferenceFile | None) -> dict[str, str] | None:
         if file is None:
             return None

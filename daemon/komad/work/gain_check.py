@@ -15,7 +15,7 @@ from komad.formats import references
 from komad.formats.images import read_image
 from komad.model import Movie
 from komad.store import GainCheckRow, Store
-from komad.store.gain_checks import WRONG
+from komad.store.detector import WRONG_GAIN
 from komad.work import stack_sums
 
 logger = structlog.get_logger(__name__)
@@ -58,7 +58,7 @@ class GainChecker:
             "confidence_sigma": round(found.confidence, 1),
             "movie": movie.stem,
         }
-        if found.verdict in WRONG:
+        if found.verdict in WRONG_GAIN:
             logger.error(
                 "THE GAIN REFERENCE IS WRONG", reason=found.sentence, holds_jobs=found.holds, **facts
             )
@@ -89,7 +89,7 @@ class GainChecker:
             confidence=min(float(confidence), MOST_SIGMA),
             sentence=sentence,
             movie_id=newest,
-            holds=self._settings.action == "hold" and verdict in WRONG,
+            holds=self._settings.action == "hold" and verdict in WRONG_GAIN,
         )
 
     def _counts(self, movie: Movie, files: list[str]) -> npt.NDArray[np.float64]:

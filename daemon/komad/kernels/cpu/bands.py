@@ -16,8 +16,8 @@ FloatArray = npt.NDArray[np.float32]
 # Contraction and reordering let LLVM vectorise the sums; NaN and infinity keep their meaning.
 jit = compiled(fastmath=("contract", "reassoc", "nsz", "arcp"))
 
-# Strict arithmetic, where the same numbers must come out to the last bit: of a loop that is part of several others there
-# are several copies, and which one runs depends on what was compiled before.
+# Strict arithmetic, where the same numbers must come out to the last bit. Of a loop that is part of several others
+# there are several copies, and which one runs depends on what was compiled before.
 exact = compiled()
 
 BAND_ROWS = 64
