@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from komad.detector import RunningTotal, calibrate, measure_pattern, without_pattern
 from komad.detector.koma import UNIT
@@ -185,6 +186,33 @@ def test_a_hole_edge_at_the_same_place_in_every_movie_stays(seed: int) -> None:
     np.testing.assert_allclose(
         both[inner], (of_response * scene / scene.mean())[inner], atol=0.15 * CARBON_DARKENING
     )
+
+
+@pytest.mark.parametrize("width", [1, 6])
+@pytest.mark.parametrize("slant", [0.0, 0.017])
+@pytest.mark.parametrize("spread", [0.0, 0.01])
+def test_a_straight_edge_along_the_columns_stays(width: int, slant: float, spread: float) -> None:
+    """A square hole's edge, at the same place in every movie, does not pass for columns of the detector.
+
+    Columns away from it go as without it.
+    """
+    shape = (512, 512)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    film = scipy.ndimage.gaussian_filter(np.clip((x - 200 + slant * (y - 256)) / width, 0, 1), 0.6)
+    response = column_pattern(spread, shape)
+    patterns = []
+    for field in ((1 - CARBON_DARKENING * film) * response, response):
+        stack = as_stack((DOSE * field).astype(np.float32))
+        total = RunningTotal(shape)
+        total.add(stack, no_references(shape))
+        pattern = measure_pattern(total, stack, no_references(shape))
+        assert pattern is not None
+        patterns.append(pattern.relative.mean(axis=0))
+    with_edge, without = patterns
+    difference = with_edge - without
+    at_edge = np.abs(np.arange(shape[1]) - 200) < 48
+    assert difference[at_edge].std() < 0.05 * CARBON_DARKENING + 0.5 * spread
+    assert difference[~at_edge].std() < 0.15 * spread + 1e-4
 
 
 def test_own_outliers_have_no_pattern() -> None:

@@ -27,6 +27,8 @@ SMOOTH_LINES = 65
 N_SEGMENTS = 16
 """A line's value is the median over so many pieces of it: the edge of a hole crosses a line in few of them."""
 SHORTEST_SEGMENT = 16
+EDGE_MISFIT = 0.5
+"""Of the variance around a straight line: less on one side than on both means that there is an edge in between."""
 
 
 class RunningTotal:
@@ -71,7 +73,8 @@ def measure_pattern(others: RunningTotal, own: StackSum, calibration: Calibratio
 
     What neighbours share is not only the detector: the edge of a hole or the illumination may lie at the same place in
     all of them. Only what is sharp is taken, therefore: the residue of a local cubic over SMOOTH_PIXELS², and, apart
-    from that, rows and columns as medians over N_SEGMENTS pieces of each, without a local cubic over SMOOTH_LINES.
+    from that, rows and columns as medians over N_SEGMENTS pieces of each, without a local cubic over SMOOTH_LINES, or
+    an edge that lies along them.
 
     Each of the three is multiplied by the slope of the regression of the movie's own sum on that of its neighbours,
     cut to 0..1. The noise of the mean of M stacks makes the slope smaller than 1, p² / (p² + n² / M) for a pattern
@@ -156,10 +159,43 @@ def _segments(shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def _sharp_lines(means: FloatArray, axis: int) -> FloatArray:
-    """Profiles across the lines, without what is smooth along `axis`."""
+    """Profiles across the lines, without what is smooth along `axis`, and without edges."""
     length = means.shape[axis]
-    taps = _cubic_taps(min(SMOOTH_LINES, length - 1 + length % 2))
-    return means - scipy.ndimage.convolve1d(means, taps, axis=axis, mode="mirror")
+    size = min(SMOOTH_LINES, length - 1 + length % 2)
+    sharp = means - scipy.ndimage.convolve1d(means, _cubic_taps(size), axis=axis, mode="mirror")
+    edgeless = _without_edges(np.moveaxis(means, axis, -1), np.moveaxis(sharp, axis, -1), size)
+    return np.moveaxis(edgeless, -1, axis)
+
+
+def _without_edges(values: FloatArray, sharp: FloatArray, size: int) -> FloatArray:
+    """`sharp`, but at an edge, which a cubic rings at, no more than what the lines on both sides of it say alike.
+
+    An edge is where a straight line fits `size` values on one side much better than as many around the place; all
+    along the last axis.
+    """
+    if size < 5:
+        return sharp
+    half = size // 2
+    around = np.pad(values.astype(np.float64), [(0, 0), (2 * half, 2 * half)], mode="reflect")
+    at = np.arange(around.shape[-1])
+    mean, of_squares, of_products = (_running_mean(each, size) for each in (around, around**2, around * at))
+    spread2 = (size**2 - 1) / 12  # of the positions in a window
+    slope = (of_products - mean * at[half:-half]) / spread2
+    misfit = of_squares - mean**2 - slope**2 * spread2
+    n = values.shape[-1]
+    at_left, here, at_right = (np.s_[:, start : start + n] for start in (0, half, 2 * half))
+    from_left = values - (mean + half * slope)[at_left]
+    from_right = values - (mean - half * slope)[at_right]
+    alike = np.where(np.abs(from_left) < np.abs(from_right), from_left, from_right)
+    alike[from_left * from_right < 0] = 0
+    is_edge = np.minimum(misfit[at_left], misfit[at_right]) < EDGE_MISFIT * misfit[here]
+    return np.where(is_edge, alike, sharp).astype(np.float32)
+
+
+def _running_mean(values: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+    """Of each `size` successive values along the last axis."""
+    sums = np.cumsum(np.pad(values, [(0, 0), (1, 0)]), axis=-1)
+    return np.asarray((sums[:, size:] - sums[:, :-size]) / size)
 
 
 def _cubic_taps(n: int) -> FloatArray:
