@@ -31,8 +31,8 @@ def frame_correlations(
 
     With S the sum over frames, the mean over all pairs is (Var(S) - sum of Var_t) / ((sum of sd_t)² - sum of Var_t),
     in which pairs count by their spreads: exact where these are equal, and frames without beam have no say. Noise that
-    differs from frame to frame gives 0, with a standard error of (2 / (pixels frames (frames - 1)))^(1/2); a fixed pattern of
-    relative spread p at m counts per pixel and frame gives p² m / (1 + p² m).
+    differs from frame to frame gives 0, with a standard error of (2 / (pixels frames (frames - 1)))^(1/2); a fixed
+    pattern of relative spread p at m counts per pixel and frame gives p² m / (1 + p² m).
 
     Means are taken off in blocks of 32 x 32 pixels, not over the whole frame: illumination and what is larger of the
     specimen has no part in it. What is smaller has, as far as the specimen stays where it is.
