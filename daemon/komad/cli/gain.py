@@ -193,7 +193,7 @@ def gamma(
     dark: Dark = None,
     frame_time: Annotated[
         float | None,
-        typer.Option("--frame-time", min=0, help="s per frame; else from a sidecar.", show_default=False),
+        typer.Option("--frame-time", min=1e-6, help="s per frame; else from a sidecar.", show_default=False),
     ] = None,
     output: Picture = None,
     no_picture: NoPicture = False,
@@ -215,7 +215,7 @@ def gamma(
     console = _console(json=json)
     picture = None if no_picture else _picture(output, gain, "gamma")
     settings, bound = _references(gain=gain, gain_rot=gain_rot, gain_flip=gain_flip, dark=dark)
-    acquisition = AcquisitionSettings(frame_time_s=frame_time or None)
+    acquisition = AcquisitionSettings(frame_time_s=frame_time)
     points: list[tuple[str, float, float]] = []
     for each in movie_sums(
         _find(movies, settings), dark=bound.dark, console=console, acquisition=acquisition

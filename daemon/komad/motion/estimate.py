@@ -136,7 +136,8 @@ def estimate_motion(
     spread = float(np.ptp(small, axis=(1, 2)).max()) if np.isfinite(small).all() else 0.0
     if spread == 0:
         raise MotionError(
-            "the frames hold no picture (all pixels equal, or not numbers); check the gain reference"
+            "the frames hold no picture (all pixels equal, or not numbers): was the beam on, and is the gain reference "
+            "one of this camera?"
         )
     if not SPREAD[0] <= spread <= SPREAD[1]:
         raise MotionError(

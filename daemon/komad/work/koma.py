@@ -15,7 +15,7 @@ import structlog
 from komad.config import Koma, Processing
 from komad.detector import Calibration, RunningTotal, calibrate, choose_window, measure_pattern
 from komad.detector.gamma import gamma_of
-from komad.errors import MovieError
+from komad.errors import KomadError
 from komad.formats import references
 from komad.model import DetectorReport, KomaWindow, Movie, Pattern, References, StackFacts, StackSum
 
@@ -158,7 +158,7 @@ class _WindowTotal:
             return
         try:
             self.running.add(member.stack_sum, _calibration(member.movie, member.stack_sum))
-        except MovieError as error:
+        except KomadError as error:  # whatever is wrong with a neighbour, this movie goes on
             logger.warning(
                 "left out of the window", movie=member.movie.stem, code=error.code, error=str(error)
             )
