@@ -19,7 +19,7 @@ demo: $(STAMP)    ## simulate a short session and run the real daemon on it
 	$(BIN)/komad demo
 
 test: $(STAMP)    ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 lint: $(STAMP)    ## ruff: rules and format
 	$(BIN)/ruff check .
