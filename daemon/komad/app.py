@@ -52,7 +52,8 @@ RELEASE_INTERVAL_S = 2.0
 ALARM_INTERVAL_S = 60.0
 LOOK_AGAIN_INTERVAL_S = 5.0
 N_LOOKED_AT_AGAIN = 50
-"""The newest movies that lack values; sidecars come soon after their movie or not at all."""
+"""The newest movies that lack values (sidecars come soon after their movie or not at all), and as many that wait for
+their gain."""
 SWEEP_LIMIT_S = 300.0
 """A watcher that got no further for so long (a dead mount) is left to systemd's watchdog."""
 STOP_LIMIT_S = 75.0
@@ -142,18 +143,7 @@ class Intake:
         self._thread = threading.Thread(target=self._look_again, name="komad-intake", daemon=True)
 
     def start(self) -> None:
-        """Bind what waits for a better gain to the configuration as it is now, and start looking again."""
-        for movie in self._store.gain_held():
-            try:
-                self._rebind(movie)
-            except KomadError as error:
-                logger.warning(
-                    "keeps its gain",
-                    movie=movie.stem,
-                    movie_id=movie.movie_id,
-                    code=error.code,
-                    error=str(error),
-                )
+        """Start looking again."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -204,14 +194,17 @@ class Intake:
 
     def _rebind(self, movie: Movie) -> None:
         """Archive and correct a movie with the references that are configured now, if they are others."""
-        folder = self._settings.watch[self._folder_of(movie.path)]
-        bound = references.bind(folder.references, reference_directory(self._settings))
-        if bound == movie.references:
-            return
-        check_fit(bound, (movie.header.ny, movie.header.nx))
-        movie = replace(movie, references=bound)
-        self._store.rebind(replace(movie, series=series_of(movie, folder.directory)))
-        logger.info("has another gain now, and is archived again", movie=movie.stem, movie_id=movie.movie_id)
+        with suppress(ParameterError):  # its folder is not watched any more: only a person can help
+            folder = self._settings.watch[self._folder_of(movie.path)]
+            bound = references.bind(folder.references, reference_directory(self._settings))
+            if bound == movie.references:
+                return
+            check_fit(bound, (movie.header.ny, movie.header.nx))
+            movie = replace(movie, references=bound)
+            self._store.rebind(replace(movie, series=series_of(movie, folder.directory)))
+            logger.info(
+                "has another gain now, and is archived again", movie=movie.stem, movie_id=movie.movie_id
+            )
 
     def _add(self, movie: Movie) -> None:
         missing = missing_parameters(movie.acquisition, self._settings.processing)
@@ -229,6 +222,8 @@ class Intake:
                     self._describe_again(candidate)
                 for movie in self._store.incomplete_movies(limit=N_LOOKED_AT_AGAIN):
                     self._reconsider(movie)
+                for movie in self._store.gain_held(limit=N_LOOKED_AT_AGAIN):
+                    self._rebind(movie)
             except KomadError as error:
                 logger.warning("cannot look again at movies, trying later", code=error.code, error=str(error))
             except Exception:  # one file that nobody foresaw must not end the looking for all others

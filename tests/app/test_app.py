@@ -127,9 +127,10 @@ def test_found_movie(intake: app.Intake, settings: Settings, store: Store) -> No
 
 
 def test_a_better_gain_is_for_movies_that_wait_for_it(
-    settings: Settings, store: Store, tmp_path: Path
+    settings: Settings, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start with another orientation archives the movies again that wait; one with the same leaves them waiting."""
+    """With another orientation the movies that wait are archived again; with the same one they go on waiting."""
+    monkeypatch.setattr(app, "LOOK_AGAIN_INTERVAL_S", 0.05)
     gain = tmp_path / "gain.mrc"
     write_mrc(gain, np.ones(SHAPE[1:], np.float32), pixel_size_angstrom=1.0)
     folder = settings.watch[0]
@@ -156,11 +157,15 @@ def test_a_better_gain_is_for_movies_that_wait_for_it(
         holds=True,
     )
     store.put_gain_check(store.movie(1).series, verdict)
+    looked: list[int] = []
+    held = store.gain_held
+    monkeypatch.setattr(store, "gain_held", lambda *, limit: looked.append(1) or held(limit=limit))
+    wait_until(lambda: len(looked) > 2, limit_s=10)
     intake.stop()
-    start(0).stop()
     assert store.jobs_of(1)[JobKind.ARCHIVE].state is JobState.DONE
-    start(2).stop()
-    assert store.movie(1).references.gain_rot == 2
+    intake = start(2)
+    wait_until(lambda: store.movie(1).references.gain_rot == 2, limit_s=10)
+    intake.stop()
     assert store.jobs_of(1)[JobKind.ARCHIVE].state is JobState.QUEUED
 
 

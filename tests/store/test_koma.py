@@ -309,11 +309,11 @@ def test_movies_that_wait_for_their_gain_are_bound_anew(session: Start, store: S
     movies.archive(1, 2, go_on=False)
     store.bind_window(2, KomaWindow(mode="trailing", members=(1,)))
     store.put_gain_check("s", WRONG_GAIN)
-    waiting = store.gain_held()
+    waiting = store.gain_held(limit=9)
     assert [movie.movie_id for movie in waiting] == [1, 2]
     better = References(gain=ReferenceFile(path=Path("g"), original_path=Path("g"), sha256="ab"), gain_rot=1)
     store.rebind(replace(waiting[1], references=better, series="t"))
-    assert [movie.movie_id for movie in store.gain_held()] == [1]
+    assert [movie.movie_id for movie in store.gain_held(limit=9)] == [1]
     assert (store.movie(2).references, store.movie(2).series) == (better, "t")
     assert (store.stack_sum(2), store.koma_window(2)) == (None, None)
     archive, correct = (store.jobs_of(2)[kind] for kind in (JobKind.ARCHIVE, JobKind.CORRECT))

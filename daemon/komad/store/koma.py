@@ -99,11 +99,12 @@ class KomaWindows(Database):
                 changes.settle_queued(connection, series)
         return True
 
-    def gain_held(self) -> list[Movie]:
-        """Movies that wait because their gain seems to be wrong, in their order."""
+    def gain_held(self, *, limit: int) -> list[Movie]:
+        """The first movies that wait because their gain seems to be wrong."""
         waiting = select(movies).join(jobs).where(IS_HELD, jobs.c.held_by == HeldBy.GAIN)
         with self.read() as connection:
-            return [movie_from(row) for row in connection.execute(waiting.order_by(movies.c.movie_id))]
+            rows = connection.execute(waiting.order_by(movies.c.movie_id).limit(limit))
+            return [movie_from(row) for row in rows]
 
     def rebind(self, movie: Movie) -> None:
         """Give a movie that waits for its gain the references and the series that `movie` has.
