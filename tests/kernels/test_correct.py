@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,6 @@ import numpy.typing as npt
 import pytest
 
 from komad import kernels
-from komad.errors import DeviceError
 from komad.kernels.plan import TAPS, TILE
 from komad.model import outliers_at
 
@@ -262,15 +259,3 @@ def test_nodes_reach_from_the_first_to_the_last_pixel() -> None:
     y, x = kernels.node_positions((100, 256))
     assert y.tolist() == [0, 32, 64, 96, 99]
     assert x.tolist() == [0, 128, 255]
-
-
-def test_arrays_on_a_gpu_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what to set, as long as there are no CUDA kernels."""
-
-    class OnGpu(np.ndarray):
-        """Looks like CuPy's array."""
-
-    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(ndarray=OnGpu))
-    frames = movie((1, 32, 32)).view(OnGpu)
-    with pytest.raises(DeviceError, match="devices"):
-        correct(frames, constant((0, 0), (32, 32)))

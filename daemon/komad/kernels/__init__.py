@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from komad.arrays import Array, namespace
-from komad.errors import DeviceError
-from komad.kernels import cpu
+from komad.kernels import cpu, cuda
 from komad.kernels.levels import BLOCK, HISTOGRAM_EDGES, CorrectedStack, Levels
 from komad.kernels.plan import FrameSums, Outliers, node_positions, plan_outliers
 from komad.kernels.stack import BadPixels, RelativeStack, bad_pixels
@@ -53,9 +52,7 @@ FloatArray = npt.NDArray[np.float32]
 
 
 def _side(*arrays: Array) -> ModuleType:
-    if namespace(*arrays) is not np:
-        raise DeviceError("this version has no CUDA kernels; set workers.devices = ['cpu']")
-    return cpu
+    return cpu if namespace(*arrays) is np else cuda
 
 
 def sum_frames(frames: Array) -> FrameSums:

@@ -1,0 +1,11 @@
+"""The hot loops as CUDA kernels, launched through CuPy: the same numbers as `kernels.cpu`, loop for loop.
+
+A function here uses what the arrays that it is given have (`namespace`); only `device.launch` knows of a device. So
+the tests run all of this on the host, the same sources compiled by a C++ compiler.
+"""
+
+from komad.kernels.cuda.alignment import aligned_sum, alignment_gradient
+from komad.kernels.cuda.frames import correct, reduce, sum_frames
+from komad.kernels.cuda.spectra import add_filtered
+
+__all__ = ["add_filtered", "aligned_sum", "alignment_gradient", "correct", "reduce", "sum_frames"]

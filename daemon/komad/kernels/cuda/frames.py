@@ -1,0 +1,136 @@
+"""Counts to corrected pixels, binned or moved and added; see `komad.kernels` for what the functions promise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from komad.arrays import Array, namespace
+from komad.kernels.cpu.filling import spots_and_scales
+from komad.kernels.cuda import device
+from komad.kernels.plan import TILE, FrameSums, Outliers, lanczos_weights
+
+GROUP_BYTES = 2**29
+"""Of corrected frames that are in memory at a time."""
+
+_I = np.int32
+
+
+def sum_frames(frames: Array) -> FrameSums:
+    """See `komad.kernels.sum_frames`; all on the host, where outliers are looked for."""
+    wide = {"u": np.uint32, "i": np.int32}.get(frames.dtype.kind, np.float64)
+    means = frames.mean(axis=(1, 2), dtype=np.float64)
+    return FrameSums(*map(_to_host, (frames.sum(axis=0, dtype=wide), means, frames.max(axis=0))))
+
+
+def reduce(
+    frames: Array, gain: Array, offset: Array, outliers: Outliers, factor: int, first_frame: int
+) -> Array:
+    """See `komad.kernels.reduce`."""
+    n_frames, ny, nx = frames.shape
+    binned = namespace(frames).empty((n_frames, ny // factor, nx // factor), np.float32)
+    corrected = _Corrected(frames, gain, offset, outliers, first_frame)
+    for group in corrected.groups(np.arange(n_frames)):
+        part = binned[group[0] : group[-1] + 1]
+        sizes = (_I(factor), *map(_I, (ny, nx, *binned.shape[1:])))
+        device.launch(
+            "frames.cu", "bin", part.size, corrected.planes(group), part, *sizes, **corrected.defines
+        )
+    return binned
+
+
+def correct(
+    frames: Array,
+    gain: Array,
+    offset: Array,
+    outliers: Outliers,
+    shifts: Array,
+    coefficients: Array,
+    first_frame: int,
+) -> Array:
+    """See `komad.kernels.correct`."""
+    xp = namespace(frames)
+    ny, nx = gain.shape
+    used = np.flatnonzero(np.asarray(coefficients).any(axis=1)).astype(_I)
+    nodes = tuple(map(_I, (*shifts.shape[1:3], ny, nx)))
+    shifts, weights = (xp.ascontiguousarray(xp.asarray(it), np.float32) for it in (shifts, lanczos_weights()))
+    coefficients = xp.ascontiguousarray(xp.asarray(coefficients), np.float32)
+    n_sums = coefficients.shape[1]
+    sums = xp.zeros((n_sums, ny, nx), np.float32)
+    plain, n_covering = xp.zeros((ny, nx), np.float32), xp.empty((ny, nx), np.int32)
+    everyone = (xp.asarray(used), _I(len(used)))
+
+    def launch(kernel: str, n_items: int, *arguments: Any) -> None:
+        device.launch("fused.cu", kernel, n_items, *arguments, N_SUMS=n_sums)
+
+    launch("count_covering", ny * nx, shifts, *everyone, *nodes, n_covering)
+    corrected = _Corrected(frames, gain, offset, outliers, first_frame)
+    for group in corrected.groups(used):
+        some = (xp.asarray(group), _I(len(group)))
+        where = (n_covering, _I(len(used)), weights, *nodes)
+        launch(
+            "accumulate", ny * nx, corrected.planes(group), shifts, coefficients, *some, *where, sums, plain
+        )
+    tiles_y, tiles_x = -(-ny // TILE[0]), -(-nx // TILE[1])
+    level = xp.empty(tiles_y * tiles_x, np.float32)
+    launch("tile_levels", level.size, plain, n_covering, _I(tiles_x), _I(ny), _I(nx), level)
+    launch(
+        "fill_in",
+        ny * nx,
+        shifts,
+        coefficients,
+        *everyone,
+        n_covering,
+        plain,
+        level,
+        _I(tiles_x),
+        *nodes,
+        sums,
+    )
+    return sums
+
+
+class _Corrected:
+    """Corrected frames, a few at a time: gain and outliers; what is moved or binned of them is read often."""
+
+    def __init__(
+        self, frames: Array, gain: Array, offset: Array, outliers: Outliers, first_frame: int
+    ) -> None:
+        xp = namespace(frames)
+        spots, scale = spots_and_scales(outliers, _to_host(gain), _to_host(offset), first_frame)
+        row = np.repeat(np.arange(gain.shape[0], dtype=np.int32), np.diff(outliers.row_start))
+        self._frames = frames
+        self._references = tuple(xp.ascontiguousarray(it, np.float32) for it in (gain, offset))
+        # Records as bytes: CuPy has no structured types.
+        self._row, self._spots, self._scale = map(xp.asarray, (row, spots.view(np.uint8), scale))
+        self._draw = outliers.draw
+        self._n_at_once = max(1, GROUP_BYTES // (4 * gain.size))
+        self._planes = xp.empty((0, *gain.shape), np.float32)
+        self.defines = {"COUNT": device.C_TYPES[frames.dtype.name]}
+
+    def groups(self, used: Any) -> list[Any]:
+        """Indices of the frames in each group: few enough to fit, and successive ones, read in one go."""
+        runs = np.split(used, np.flatnonzero(np.diff(used) != 1) + 1) if len(used) else []
+        step = self._n_at_once
+        return [run[i : i + step] for run in runs for i in range(0, len(run), step)]
+
+    def planes(self, group: Any) -> Array:
+        """(len(group), ny, nx) float32; valid until the next call."""
+        xp, (ny, nx) = namespace(self._frames), self._planes.shape[1:]
+        if len(self._planes) < len(group):
+            self._planes = xp.empty((len(group), ny, nx), np.float32)
+        planes = self._planes[: len(group)]
+        frames = xp.ascontiguousarray(self._frames[int(group[0]) : int(group[-1]) + 1])
+        given = (frames, *self._references, planes)
+        device.launch("frames.cu", "calibrate", ny * nx, *given, _I(len(group)), **self.defines)
+        n_spots = len(self._row)
+        if n_spots:
+            how = (_I(self._draw), _I(group[0]), _I(n_spots), _I(ny), _I(nx))
+            found = (self._row, self._spots, self._scale)
+            device.launch("frames.cu", "fill", n_spots * len(group), *given, *found, *how, **self.defines)
+        return planes
+
+
+def _to_host(array: Any) -> Any:
+    return array.get() if namespace(array) is not np else array

@@ -1,0 +1,63 @@
+"""The CUDA sources compiled for the host: every kernel is called for one item after the other."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+
+from komad.kernels.cuda.device import SOURCES
+
+SHIM = """
+#include <algorithm>
+#include <cmath>
+#define __global__
+#define __device__
+using std::max;
+using std::min;
+static thread_local long long komad_item;
+#define ITEM komad_item
+"""
+KERNEL = re.compile(r"^KERNEL (\w+)\((.*?)\)\s*\{", re.MULTILINE | re.DOTALL)
+C_TYPES = {"int32": ctypes.c_int, "int64": ctypes.c_longlong, "float32": ctypes.c_float}
+
+
+def launch(source: str, kernel: str, n_items: int, *arguments: Any, **defines: object) -> None:
+    """Stand in for `komad.kernels.cuda.device.launch`, with NumPy arrays."""
+    function = getattr(_library(source, tuple(sorted(defines.items()))), f"host_{kernel}")
+    function.restype = None
+    function(ctypes.c_longlong(n_items), *map(_as_c, arguments))
+
+
+def _as_c(argument: Any) -> Any:
+    if isinstance(argument, np.ndarray):
+        assert argument.flags.c_contiguous
+        return ctypes.c_void_p(argument.ctypes.data)
+    return C_TYPES[argument.dtype.name](argument)  # a plain number has no type that a kernel could be given
+
+
+@cache
+def _library(source: str, defines: tuple[tuple[str, object], ...]) -> ctypes.CDLL:
+    """One loop around each kernel, compiled with warnings as errors."""
+    text = (SOURCES / source).read_text(encoding="utf-8")
+    loops = []
+    for name, parameters in KERNEL.findall(text):
+        names = ", ".join(re.split(r"[ *]", parameter.strip())[-1] for parameter in parameters.split(","))
+        loop = f"for (komad_item = 0; komad_item < n_items; ++komad_item) {name}({names});"
+        loops.append(f'extern "C" void host_{name}({parameters}) {{ {loop} }}')
+    folder = Path(mkdtemp(prefix="komad-cuda-"))
+    code, library = folder / "kernels.cpp", folder / "kernels.so"
+    code.write_text("\n".join([SHIM, text, *loops]), encoding="utf-8")
+    flags = ["-O2", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{SOURCES}"]
+    macros = [f"-D{name}={value}" for name, value in defines]
+    subprocess.run(["c++", *flags, *macros, "-o", str(library), str(code)], check=True)
+    loaded = ctypes.CDLL(str(library))
+    for path in (code, library, folder):
+        path.unlink() if path.is_file() else path.rmdir()
+    return loaded
