@@ -70,10 +70,9 @@ def check(
 
     Example: komad gain check frames/ --gain gain.mrc --gain-rot 1
     """
-    from numpy import isfinite
-
     from komad.cli.gain_movies import add_up, movie_sums, spread_over
     from komad.cli.gain_words import as_json, print_verdict
+    from komad.detector import calibrate
     from komad.detector.gain import check_gain
     from komad.formats.references import read_gain
 
@@ -88,7 +87,7 @@ def check(
     facts: dict[str, Any] = {
         "n_movies": n_movies,
         "counts_per_px": float(total.mean()),
-        "n_invalid": int(((reference <= 0) | ~isfinite(reference)).sum()),
+        "n_invalid": calibrate(reference.shape, gain=reference, dark=None).n_invalid,
         "picture": None,
     }
     if picture is not None:

@@ -250,11 +250,7 @@ class AssemblyLine:
 
     def _stack_sum(self, movie: Movie, frames: Array) -> StackSum:
         row = self._store.stack_sum(movie.movie_id)
-        kept = (
-            stack_sums.load(self._store.stack_sum_directory / row.file, row)
-            if row is not None and row.file
-            else None
-        )
+        kept = stack_sums.load_kept(self._store.stack_sum_directory, row)
         return sum_again(movie, frames) if kept is None else kept
 
     # Write back.

@@ -51,7 +51,7 @@ class Neighbours:
         row = self._store.stack_sum(movie_id)
         is_kept = row is not None and row.file != ""
         directory = self._store.stack_sum_directory
-        stack_sum = stack_sums.load(directory / row.file, row) if row is not None and is_kept else None
+        stack_sum = stack_sums.load_kept(directory, row)
         if stack_sum is None:
             stack_sum = self._made_again(movie)
             if is_kept and stack_sum is not None:

@@ -64,6 +64,11 @@ def load(path: Path, row: StackSumRow | None = None) -> StackSum | None:
     return None if is_another else stack_sum
 
 
+def load_kept(directory: Path, row: StackSumRow | None) -> StackSum | None:
+    """Read the stack sum that a movie's row tells of; None when there is none, or its file is not kept any more."""
+    return load(directory / row.file, row) if row is not None and row.file else None
+
+
 def pack(stack_sum: StackSum) -> bytes:
     """Compress: about a third of the size for counts, in some hundredths of a second at 4096 x 4096.
 

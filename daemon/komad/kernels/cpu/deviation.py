@@ -89,19 +89,24 @@ def deviation_histogram(stack: CorrectedStack, levels: Levels, stride: int) -> n
 
     def work(start: int, stop: int) -> Any:
         return _histogram_of_rows(
-            stack.total,
-            stack.gain,
-            stack.offset,
-            np.float32(stack.n_frames),
-            *_arguments(levels),
+            *_arguments(stack, levels),
             rows[start:stop],
         )
 
     return np.sum(over_bands(work, len(rows), max(1, BAND_ROWS // stride)), axis=0)
 
 
-def _arguments(levels: Levels) -> tuple[FloatArray, FloatArray, bool, np.float32, np.float32]:
-    return levels.mean, levels.unit, levels.is_counts, np.float32(levels.step), np.float32(levels.ceiling)
+def _arguments(stack: CorrectedStack, levels: Levels) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any]:
+    """What the loops below take first: total, gain, offset, n_frames, means, units, is_counts, step, ceiling."""
+    of_stack = stack.total, stack.gain, stack.offset, np.float32(stack.n_frames)
+    return (
+        *of_stack,
+        levels.mean,
+        levels.unit,
+        levels.is_counts,
+        np.float32(levels.step),
+        np.float32(levels.ceiling),
+    )
 
 
 @jit
@@ -144,11 +149,7 @@ def deviating_pixels(
 
     def work(y0: int, y1: int) -> Any:
         return _deviating_in_band(
-            stack.total,
-            stack.gain,
-            stack.offset,
-            np.float32(stack.n_frames),
-            *_arguments(levels),
+            *_arguments(stack, levels),
             np.float32(dead),
             np.float32(hot),
             y0,

@@ -115,13 +115,7 @@ def line_means(
         _line_band(
             total,
             np.float32(inverse),
-            own.total,
-            own.gain,
-            own.offset,
-            np.float32(own.scale),
-            np.float32(own.offset_scale),
-            own.bad.row_start,
-            own.bad.column,
+            *_arguments(own),
             width,
             y0,
             y1,
@@ -131,6 +125,12 @@ def line_means(
 
     over_bands(work, ny, height)
     return columns[:2] / np.maximum(columns[2], 1), rows[:2] / np.maximum(rows[2], 1)
+
+
+def _arguments(stack: RelativeStack) -> tuple[Any, Any, Any, Any, Any, Any, Any]:
+    """A stack sum as the loops below take it: raw, gain, offset, the two scales, and where its bad pixels are."""
+    scales = np.float32(stack.scale), np.float32(stack.offset_scale)
+    return stack.total, stack.gain, stack.offset, *scales, stack.bad.row_start, stack.bad.column
 
 
 @jit
@@ -190,13 +190,7 @@ def pixel_moments(
         return _moments_band(
             total,
             np.float32(inverse),
-            own.total,
-            own.gain,
-            own.offset,
-            np.float32(own.scale),
-            np.float32(own.offset_scale),
-            own.bad.row_start,
-            own.bad.column,
+            *_arguments(own),
             *lines,
             taps,
             y0,

@@ -2,11 +2,6 @@
 
 #include "common.cuh"
 
-struct Complex {
-    float re;
-    float im;
-};
-
 __device__ inline Complex times(Complex a, Complex b) {
     return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re};
 }

@@ -10,4 +10,9 @@
 #endif
 #define KERNEL extern "C" __global__ void
 
+struct Complex {  // complex64
+    float re;
+    float im;
+};
+
 #endif

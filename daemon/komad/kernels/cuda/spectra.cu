@@ -2,11 +2,6 @@
 
 #include "common.cuh"
 
-struct Complex {
-    float re;
-    float im;
-};
-
 // total[y, x] += spectrum[y, x] * table at |k|
 KERNEL add_filtered(
     long long n_items, Complex *total, const Complex *spectrum, const float *ky, const float *kx, const float *table,
