@@ -28,11 +28,16 @@ KERNEL = re.compile(r"^KERNEL (\w+)\((.*?)\)\s*\{", re.MULTILINE | re.DOTALL)
 C_TYPES = {"int32": ctypes.c_int, "int64": ctypes.c_longlong, "float32": ctypes.c_float}
 
 
-def launch(source: str, kernel: str, n_items: int, *arguments: Any, **defines: object) -> None:
-    """Stand in for `komad.kernels.cuda.device.launch`, with NumPy arrays."""
-    function = getattr(_library(source, tuple(sorted(defines.items()))), f"host_{kernel}")
+def library(code: str, macros: tuple[str, ...]) -> ctypes.CDLL:
+    """Compile a source as it is given to CUDA, with `-DNAME=value` macros."""
+    return _compiled(code, tuple(sorted(macros)))
+
+
+def call(compiled: ctypes.CDLL, kernel: str, *arguments: Any) -> None:
+    """Run a kernel for all items; arrays are those of the host."""
+    function = getattr(compiled, f"host_{kernel}")
     function.restype = None
-    function(ctypes.c_longlong(n_items), *map(_as_c, arguments))
+    function(*map(_as_c, arguments))
 
 
 def _as_c(argument: Any) -> Any:
@@ -43,21 +48,19 @@ def _as_c(argument: Any) -> Any:
 
 
 @cache
-def _library(source: str, defines: tuple[tuple[str, object], ...]) -> ctypes.CDLL:
+def _compiled(text: str, macros: tuple[str, ...]) -> ctypes.CDLL:
     """One loop around each kernel, compiled with warnings as errors."""
-    text = (SOURCES / source).read_text(encoding="utf-8")
     loops = []
     for name, parameters in KERNEL.findall(text):
         names = ", ".join(re.split(r"[ *]", parameter.strip())[-1] for parameter in parameters.split(","))
         loop = f"for (komad_item = 0; komad_item < n_items; ++komad_item) {name}({names});"
         loops.append(f'extern "C" void host_{name}({parameters}) {{ {loop} }}')
     folder = Path(mkdtemp(prefix="komad-cuda-"))
-    code, library = folder / "kernels.cpp", folder / "kernels.so"
+    code, built = folder / "kernels.cpp", folder / "kernels.so"
     code.write_text("\n".join([SHIM, text, *loops]), encoding="utf-8")
     flags = ["-O2", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{SOURCES}"]
-    macros = [f"-D{name}={value}" for name, value in defines]
-    subprocess.run(["c++", *flags, *macros, "-o", str(library), str(code)], check=True)
-    loaded = ctypes.CDLL(str(library))
-    for path in (code, library, folder):
+    subprocess.run(["c++", *flags, *macros, "-o", str(built), str(code)], check=True)
+    loaded = ctypes.CDLL(str(built))
+    for path in (code, built, folder):
         path.unlink() if path.is_file() else path.rmdir()
     return loaded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import numpy.typing as npt
 import pytest
 
 from komad import kernels
-from komad.kernels import cpu, cuda
+from komad.arrays import DeviceFrames
+from komad.arrays.gpu import PinnedUploader
+from komad.kernels import cpu
 from komad.kernels.cuda import device
-from komad.kernels.cuda import frames as cuda_frames
 from komad.model import ALL_FRAMES, OutlierPixels, outliers_at
-from tests.kernels import host_cuda
+from tests.device import device_on_the_host
 
 SHAPE = (150, 300)
 N_FRAMES = 7
@@ -25,10 +27,10 @@ pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ comp
 
 
 @pytest.fixture(autouse=True)
-def on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Launch on the host, and have several groups of frames."""
-    monkeypatch.setattr(device, "launch", host_cuda.launch)
-    monkeypatch.setattr(cuda_frames, "GROUP_BYTES", 3 * 4 * SHAPE[0] * SHAPE[1])
+def cupy() -> Iterator[Any]:
+    """The device's arrays, on the host."""
+    with device_on_the_host() as module:
+        yield module
 
 
 def movie(dtype: str = "uint8") -> npt.NDArray[Any]:
@@ -66,42 +68,55 @@ def field(size: float) -> npt.NDArray[np.float32]:
 
 @pytest.mark.parametrize("fill", ["mean", "draw"])
 @pytest.mark.parametrize("factor", [1, 4])
-def test_reduce(fill: Any, factor: int) -> None:
+def test_reduce(cupy: Any, fill: Any, factor: int) -> None:
     """Binned frames are those of the CPU, outliers filled in the frames that they are in."""
-    given = (movie(), *references(), kernels.plan_outliers(some_outliers(), SHAPE, fill), factor, 2)
-    np.testing.assert_allclose(cuda.reduce(*given), cpu.reduce(*given), rtol=1e-5, atol=1e-5)
+    given = (movie(), *references())
+    outliers = kernels.plan_outliers(some_outliers(), SHAPE, fill)
+    ours = kernels.reduce(*map(cupy.asarray, given), outliers, factor=factor, first_frame=2).get()
+    np.testing.assert_allclose(ours, cpu.reduce(*given, outliers, factor, 2), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "float32"])
-def test_correct_for_every_kind_of_pixel(dtype: str) -> None:
-    """Running sums are those of the CPU."""
+def test_correct_for_every_kind_of_pixel(cupy: Any, dtype: str, resident: bool) -> None:
+    """Running sums are those of the CPU, also of frames that come to the device a few at a time."""
     coefficients = np.random.default_rng(5).normal(0, 1, (N_FRAMES, 3)).astype(np.float32)
-    given = (
+    frames, (gain, offset), outliers = (
         movie(dtype),
-        *references(),
+        references(),
         kernels.plan_outliers(some_outliers(), SHAPE),
-        field(2.0),
-        coefficients,
-        0,
     )
-    np.testing.assert_allclose(cuda.correct(*given), cpu.correct(*given), rtol=1e-4, atol=1e-3)
+    there: Any = DeviceFrames(frames, PinnedUploader(), at_a_time=3, resident=resident)
+    ours = kernels.correct(
+        there,
+        cupy.asarray(gain),
+        cupy.asarray(offset),
+        outliers,
+        shifts=field(2.0),
+        coefficients=coefficients,
+    )
+    theirs = cpu.correct(frames, gain, offset, outliers, field(2.0), coefficients, 0)
+    np.testing.assert_allclose(ours.get(), theirs, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [0.0, 20.0, 400.0])
-def test_correct_at_the_edges(size: float) -> None:
+def test_correct_at_the_edges(cupy: Any, size: float) -> None:
     """What left the frame, in some or all frames, is made up as on the CPU; frames without a coefficient stay out."""
     coefficients = np.random.default_rng(6).normal(0, 1, (N_FRAMES, 2)).astype(np.float32)
     coefficients[[1, 5]] = 0
     shifts = field(size)
     shifts[1] = np.nan
-    given = (movie(), *references(), kernels.plan_outliers(outliers_at([]), SHAPE), shifts, coefficients, 0)
-    sums = cuda.correct(*given)
-    np.testing.assert_allclose(sums, cpu.correct(*given), rtol=1e-4, atol=1e-3)
+    given, none = (movie(), *references()), kernels.plan_outliers(outliers_at([]), SHAPE)
+    sums = kernels.correct(*map(cupy.asarray, given), none, shifts=shifts, coefficients=coefficients)
+    theirs = cpu.correct(*given, none, shifts, coefficients, 0)
+    np.testing.assert_allclose(sums.get(), theirs, rtol=1e-4, atol=1e-3)
 
 
-def test_sum_frames() -> None:
+def test_sum_frames(cupy: Any) -> None:
     """Totals and largest values are exact."""
-    for ours, theirs in zip(cuda.sum_frames(movie("int16")), cpu.sum_frames(movie("int16")), strict=True):
+    frames = movie("int16")
+    sums = kernels.sum_frames(cupy.asarray(frames))
+    for ours, theirs in zip(sums, cpu.sum_frames(frames), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
@@ -116,22 +131,25 @@ def waves() -> tuple[Any, ...]:
     return white(3, 5, 24, 16), ky, kx, rng.normal(0, 3, (3, 5, 2)), white(3, 24, 16)
 
 
-def test_aligned_sum_and_its_gradient() -> None:
+def test_aligned_sum_and_its_gradient(cupy: Any) -> None:
     """Both are those of the CPU."""
-    *given, pull = waves()
-    np.testing.assert_allclose(cuda.aligned_sum(*given), cpu.aligned_sum(*given), rtol=1e-4, atol=1e-4)
-    ours, theirs = cuda.alignment_gradient(*given, pull), cpu.alignment_gradient(*given, pull)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+    values, *where, pull = waves()
+    there = cupy.asarray(values)
+    ours, theirs = kernels.aligned_sum(there, *where), cpu.aligned_sum(values, *where)
+    np.testing.assert_allclose(ours.get(), theirs, rtol=1e-4, atol=1e-4)
+    slopes = kernels.alignment_gradient(there, *where, cupy.asarray(pull))
+    theirs = cpu.alignment_gradient(values, *where, pull)
+    np.testing.assert_allclose(slopes, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
 
 
-def test_add_filtered() -> None:
+def test_add_filtered(cupy: Any) -> None:
     """A radial filter is that of the CPU, also beyond its last value."""
     values, ky, kx, *_ = waves()
     frequency, radial = np.linspace(0, 0.5, 40), np.cos(np.linspace(0, 3, 40))
-    ours, theirs = values[0, 0].copy(), values[0, 0].copy()
-    cuda.add_filtered(ours, values[0, 1], ky, kx, frequency, radial)
+    ours, theirs = cupy.asarray(values[0, 0]), values[0, 0].copy()
+    kernels.add_filtered(ours, cupy.asarray(values[0, 1]), ky, kx, frequency, radial)
     cpu.add_filtered(theirs, values[0, 1], ky, kx, frequency, radial)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ours.get(), theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from komad.arrays import Array, namespace
+from komad.arrays import Array, namespace, to_host
 from komad.kernels.cuda import device
 
 _I = np.int32
@@ -31,8 +31,7 @@ def alignment_gradient(values: Array, ky: Array, kx: Array, shifts: Array, pull:
     given = (xp.ascontiguousarray(values), *waves, *k, xp.ascontiguousarray(pull), partial)
     n_items = n_windows * n_frames * my
     device.launch("alignment.cu", "alignment_gradient", n_items, *given, _I(n_frames), _I(my), _I(mx))
-    gradient = partial.sum(axis=2)
-    return gradient if xp is np else gradient.get()
+    return to_host(partial.sum(axis=2))
 
 
 def _waves(xp: Any, ky: Array, kx: Array, shifts: Array) -> tuple[Array, Array]:

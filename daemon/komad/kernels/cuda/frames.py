@@ -6,13 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from komad.arrays import Array, namespace
+from komad.arrays import Array, DeviceFrames, namespace, some_frames, to_host
 from komad.kernels.cpu.filling import spots_and_scales
 from komad.kernels.cuda import device
 from komad.kernels.plan import TILE, FrameSums, Outliers, lanczos_weights
-
-GROUP_BYTES = 2**29
-"""Of corrected frames that are in memory at a time."""
 
 _I = np.int32
 
@@ -21,7 +18,7 @@ def sum_frames(frames: Array) -> FrameSums:
     """See `komad.kernels.sum_frames`; all on the host, where outliers are looked for."""
     wide = {"u": np.uint32, "i": np.int32}.get(frames.dtype.kind, np.float64)
     means = frames.mean(axis=(1, 2), dtype=np.float64)
-    return FrameSums(*map(_to_host, (frames.sum(axis=0, dtype=wide), means, frames.max(axis=0))))
+    return FrameSums(*map(to_host, (frames.sum(axis=0, dtype=wide), means, frames.max(axis=0))))
 
 
 def reduce(
@@ -98,21 +95,21 @@ class _Corrected:
         self, frames: Array, gain: Array, offset: Array, outliers: Outliers, first_frame: int
     ) -> None:
         xp = namespace(frames)
-        spots, scale = spots_and_scales(outliers, _to_host(gain), _to_host(offset), first_frame)
+        spots, scale = spots_and_scales(outliers, to_host(gain), to_host(offset), first_frame)
         row = np.repeat(np.arange(gain.shape[0], dtype=np.int32), np.diff(outliers.row_start))
         self._frames = frames
         self._references = tuple(xp.ascontiguousarray(it, np.float32) for it in (gain, offset))
         # Records as bytes: CuPy has no structured types.
         self._row, self._spots, self._scale = map(xp.asarray, (row, spots.view(np.uint8), scale))
         self._draw = outliers.draw
-        self._n_at_once = max(1, GROUP_BYTES // (4 * gain.size))
+        self._at_a_time = frames.at_a_time if isinstance(frames, DeviceFrames) else len(frames)
         self._planes = xp.empty((0, *gain.shape), np.float32)
         self.defines = {"COUNT": device.C_TYPES[frames.dtype.name]}
 
     def groups(self, used: Any) -> list[Any]:
         """Indices of the frames in each group: few enough to fit, and successive ones, read in one go."""
         runs = np.split(used, np.flatnonzero(np.diff(used) != 1) + 1) if len(used) else []
-        step = self._n_at_once
+        step = self._at_a_time
         return [run[i : i + step] for run in runs for i in range(0, len(run), step)]
 
     def planes(self, group: Any) -> Array:
@@ -121,7 +118,7 @@ class _Corrected:
         if len(self._planes) < len(group):
             self._planes = xp.empty((len(group), ny, nx), np.float32)
         planes = self._planes[: len(group)]
-        frames = xp.ascontiguousarray(self._frames[int(group[0]) : int(group[-1]) + 1])
+        frames = some_frames(self._frames, int(group[0]), int(group[-1]) + 1)
         given = (frames, *self._references, planes)
         device.launch("frames.cu", "calibrate", ny * nx, *given, _I(len(group)), **self.defines)
         n_spots = len(self._row)
@@ -130,7 +127,3 @@ class _Corrected:
             found = (self._row, self._spots, self._scale)
             device.launch("frames.cu", "fill", n_spots * len(group), *given, *found, *how, **self.defines)
         return planes
-
-
-def _to_host(array: Any) -> Any:
-    return array.get() if namespace(array) is not np else array

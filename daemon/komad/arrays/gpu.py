@@ -1,0 +1,173 @@
+"""The GPU that this process computes on, through CuPy: how much memory it may take, and how counts get there.
+
+A process sees one device only (CUDA_VISIBLE_DEVICES, set by the supervisor), number 0 for CUDA.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from komad.arrays import thread_count, thread_pool
+from komad.errors import DeviceError
+
+BUFFER_BYTES = 2**26
+"""Of each page-locked buffer: long enough for the full speed of the bus."""
+N_BUFFERS = 3
+"""One is filled while another crosses the bus, and one more so that neither waits."""
+CACHED_PLANS = 16
+"""Of cuFFT: a movie has transforms of some ten shapes."""
+PLAN_BYTES = 2**30
+"""Work space of all cached plans; a plan that needs more is not kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    """What there is on the device."""
+
+    name: str
+    total_bytes: int
+    budget_bytes: int
+    """What this process may take."""
+
+
+def open_gpu(memory_fraction: float) -> Gpu:
+    """Make the device ready, and take no more than `memory_fraction` of its memory from now on.
+
+    Raises
+    ------
+    DeviceError
+        CuPy is missing, or it finds no device that it can use; says what to do.
+    """
+    cupy = _cupy()
+    try:
+        device = cupy.cuda.Device(0)
+        device.use()
+        total = int(device.mem_info[1])
+        properties = cupy.cuda.runtime.getDeviceProperties(0)
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise DeviceError(f"the GPU cannot be used: {error}") from error
+    budget = int(total * memory_fraction)
+    cupy.get_default_memory_pool().set_limit(size=budget)
+    return Gpu(name=properties["name"].decode(), total_bytes=total, budget_bytes=budget)
+
+
+def computing() -> Any:
+    """A context in which this thread's work is queued on a stream of its own; at its end all of it has been done."""
+    return _Computing(_cupy())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device has no memory left for what was asked."""
+    cupy = _cupy()
+    if isinstance(error, cupy.cuda.memory.OutOfMemoryError):
+        return True
+    return type(error).__name__ == "CuFFTError" and "ALLOC_FAILED" in str(error)
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether CUDA itself failed: after such an error the process cannot use the device any more."""
+    cupy = _cupy()
+    errors = (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError)
+    return isinstance(error, errors)
+
+
+def free_unused() -> None:
+    """Give memory that is kept for later, and the plans of transforms, back to the device."""
+    cupy = _cupy()
+    cupy.fft.config.get_plan_cache().clear()
+    cupy.get_default_memory_pool().free_all_blocks()
+
+
+def _cupy() -> Any:
+    try:
+        return importlib.import_module("cupy")
+    except ImportError as error:
+        raise DeviceError(
+            f"CuPy cannot be imported ({error}): install it with `pip install 'komad[cuda12]'` or 'komad[cuda13]', "
+            'as the driver allows, or set workers.devices = "cpu"'
+        ) from error
+
+
+class _Computing:
+    def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+
+    def __enter__(self) -> None:
+        # Plans are kept by each thread for itself.
+        plans = self._cupy.fft.config.get_plan_cache()
+        plans.set_size(CACHED_PLANS)
+        plans.set_memsize(PLAN_BYTES)
+        self._stream.__enter__()
+
+    def __exit__(self, *how: object) -> None:
+        try:
+            self._stream.synchronize()
+        finally:
+            self._stream.__exit__(*how)
+
+
+class PinnedUploader:
+    """Copies counts to the device on a stream of its own, through a ring of page-locked buffers.
+
+    Pageable memory crosses the bus at a fraction of its speed, and only while the host waits. Filling a buffer is the
+    host's work, by all threads; crossing the bus and computing go on beside it.
+    """
+
+    def __init__(self) -> None:
+        self._cupy = _cupy()
+        self._stream = self._cupy.cuda.Stream(non_blocking=True)
+        self._ring = [self._new_buffer() for _ in range(N_BUFFERS)]
+        self._turn = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:
+        """New memory on the device."""
+        return self._cupy.empty(shape, dtype)
+
+    def asarray(self, array: npt.NDArray[Any]) -> Any:
+        """A copy on the device."""
+        return self._cupy.asarray(array)
+
+    def copy(self, source: npt.NDArray[Any], target: Any) -> None:
+        """Queue a copy, both C-contiguous and of one size; what is launched from now on sees it."""
+        computing = self._cupy.cuda.get_current_stream()
+        # What was launched until now may still read what `target` held before.
+        self._stream.wait_event(computing.record())
+        counts = source.reshape(-1).view(np.uint8)
+        start = target.data.ptr
+        for first in range(0, counts.size, BUFFER_BYTES):
+            part = counts[first : first + BUFFER_BYTES]
+            buffer, left = self._ring[self._turn]
+            left.synchronize()
+            _fill(buffer, part)
+            self._cupy.cuda.runtime.memcpyAsync(
+                start + first,
+                buffer.ctypes.data,
+                part.size,
+                self._cupy.cuda.runtime.memcpyHostToDevice,
+                self._stream.ptr,
+            )
+            left.record(self._stream)
+            self._turn = (self._turn + 1) % N_BUFFERS
+        computing.wait_event(self._stream.record())
+
+    def _new_buffer(self) -> tuple[npt.NDArray[np.uint8], Any]:
+        """Page-locked memory, and the event after which it is free again."""
+        memory = self._cupy.cuda.alloc_pinned_memory(BUFFER_BYTES)
+        buffer = np.frombuffer(memory, np.uint8, BUFFER_BYTES)
+        return buffer, self._cupy.cuda.Event(disable_timing=True)
+
+
+def _fill(buffer: npt.NDArray[np.uint8], counts: npt.NDArray[np.uint8]) -> None:
+    """Copy with all threads: one alone is slower than the bus."""
+    step = -(-counts.size // thread_count())
+
+    def part(first: int) -> None:
+        np.copyto(buffer[: counts.size][first : first + step], counts[first : first + step])
+
+    list(thread_pool().map(part, range(0, counts.size, step)))
