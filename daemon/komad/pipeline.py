@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from komad import kernels
-from komad.arrays import Array
+from komad.arrays import Array, to_host, wait_for
 from komad.config import Processing
 from komad.detector import (
     calibrate,
@@ -140,6 +140,7 @@ def correct_movie(
             on_stage(name)
         start = perf_counter()
         yield
+        wait_for(frames)
         timings[name] = round(perf_counter() - start, 4)
 
     shape = (frames.shape[1], frames.shape[2])
@@ -151,7 +152,7 @@ def correct_movie(
     used = _used_frames(len(frames), processing)
     with stage("references"):
         gamma = _gain_gamma(frames, dark, acquisition.frame_time_s, processing)
-        calibration = calibrate(shape, gain=gain, dark=dark, gamma=gamma)
+        calibration = calibrate(shape, gain=gain, dark=dark, gamma=gamma, like=frames)
         koma = None if pattern is None else without_pattern(calibration, pattern, koma_method)
         replaced = kernels.plan_outliers(outliers, shape, processing.outlier_fill)
     with stage("detector"):
@@ -217,13 +218,13 @@ def correct_movie(
                 )
             spectrum, spectrum_pixel = power_spectrum(pictures, pixel_size_angstrom=pixel_size)
     return MicrographResult(
-        sum_unweighted=sums.unweighted,
-        sum_dose_weighted=sums.dose_weighted,
-        sum_even=sums.even,
-        sum_odd=sums.odd,
-        sum_even_weighted=sums.even_weighted,
-        sum_odd_weighted=sums.odd_weighted,
-        sum_dose_range=sums.dose_range,
+        sum_unweighted=to_host(sums.unweighted),
+        sum_dose_weighted=to_host(sums.dose_weighted),
+        sum_even=to_host(sums.even),
+        sum_odd=to_host(sums.odd),
+        sum_even_weighted=to_host(sums.even_weighted),
+        sum_odd_weighted=to_host(sums.odd_weighted),
+        sum_dose_range=to_host(sums.dose_range),
         power_spectrum=spectrum,
         power_spectrum_pixel_size_angstrom=spectrum_pixel,
         pixel_size_angstrom=pixel_size * (shape[1] / output_shape(shape, processing.bin_factor)[1]),
@@ -258,7 +259,7 @@ def aligned_stack(
     """
     shape = (frames.shape[1], frames.shape[2])
     gamma = _gain_gamma(frames, dark, frame_time_s, processing)
-    calibration = calibrate(shape, gain=gain, dark=dark, gamma=gamma)
+    calibration = calibrate(shape, gain=gain, dark=dark, gamma=gamma, like=frames)
     if pattern is not None:
         calibration = without_pattern(calibration, pattern, koma_method)
     pictures = group_sums(
@@ -270,7 +271,7 @@ def aligned_stack(
         groups=successive_groups(motion.used, group),
     )
     for picture in pictures:
-        yield fourier_crop(picture, processing.bin_factor)
+        yield to_host(fourier_crop(picture, processing.bin_factor))
 
 
 def _gain_gamma(

@@ -32,6 +32,7 @@ __all__ = [
     "thread_count",
     "thread_pool",
     "to_host",
+    "wait_for",
 ]
 
 Array = npt.NDArray[Any]
@@ -63,6 +64,12 @@ def to_host(array: Any) -> Any:
     from cupyx import empty_pinned  # noqa: PLC0415 - the device is there only now
 
     return array.get(out=empty_pinned(array.shape, array.dtype), order="C") if array.ndim else array.get()
+
+
+def wait_for(like: Any) -> None:
+    """Return when all has been computed that was asked for where `like` is: on a GPU, calls return before."""
+    if namespace(like) is not np:
+        namespace(like).cuda.get_current_stream().synchronize()
 
 
 def some_frames(frames: Any, first: int, last: int) -> Any:

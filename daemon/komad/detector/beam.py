@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from komad.arrays import Array
+from komad.arrays import Array, beside, to_host
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -26,15 +26,15 @@ def leave_out_unlit(
     Values that lie around zero are told by their spread, not by their mean. When no frame has, all are kept: whatever
     is there is better than nothing.
     """
-    negative = np.mean(small[:, ::SAMPLE_STRIDE, ::SAMPLE_STRIDE] < 0, axis=(1, 2))
+    negative = to_host(np.mean(small[:, ::SAMPLE_STRIDE, ::SAMPLE_STRIDE] < 0, axis=(1, 2)))
     measure = np.std if np.median(negative) > NEGATIVE_FRACTION else np.mean
-    unlit = without_beam(measure(small, axis=(1, 2), dtype=np.float64))
+    unlit = without_beam(to_host(measure(small, axis=(1, 2), dtype=np.float64)))
     index = np.flatnonzero(used)
     if not unlit.any() or unlit.all():
         return small, used, index[unlit]
     used = used.copy()
     used[index[unlit]] = False
-    return small[~unlit], used, index[unlit]
+    return small[beside(small, np.flatnonzero(~unlit))], used, index[unlit]
 
 
 def without_beam(

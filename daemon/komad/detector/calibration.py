@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from komad.arrays import thread_pool
+from komad.arrays import beside, namespace, parallel_map
 from komad.errors import ReferenceFileError
 from komad.model import KomaMethod, Pattern
 
@@ -36,10 +37,12 @@ def calibrate(
     gain: FloatArray | None,  # (ny, nx), oriented
     dark: FloatArray | None,  # (ny, nx), oriented
     gamma: float = 1.0,
+    like: Any = None,
 ) -> Calibration:
     """(frame - dark) * gain**gamma, written as frame * gain + offset; without references the frame itself.
 
-    McLeod et al. (2017) eq. 9; zero and negative gains, which make a pixel an outlier, stay as they are.
+    McLeod et al. (2017) eq. 9; zero and negative gains, which make a pixel an outlier, stay as they are. All lies where
+    `like`, the frames, is computed; on the host without it.
 
     Raises
     ------
@@ -52,10 +55,16 @@ def calibrate(
                 f"the {name} reference is {reference.shape[1]} x {reference.shape[0]} pixels, "
                 f"the frames are {shape[1]} x {shape[0]}; give the {name} of this camera mode"
             )
-    multiplier = np.ones(shape, np.float32) if gain is None else np.ascontiguousarray(gain, np.float32)
+    xp = namespace(like)
+    multiplier = xp.ones(shape, np.float32) if gain is None else beside(like, gain, np.float32)
     if gain is not None and gamma != 1:
-        multiplier = np.power(multiplier, np.float32(gamma), out=multiplier.copy(), where=multiplier > 0)
-    offset = np.zeros(shape, np.float32) if dark is None else (-dark * multiplier).astype(np.float32)
+        positive = multiplier > 0
+        raised = np.power(np.where(positive, multiplier, np.float32(1)), np.float32(gamma))
+        multiplier = np.where(positive, raised, multiplier)
+    if dark is None:
+        offset = xp.zeros(shape, np.float32)
+    else:
+        offset = (-beside(like, dark) * multiplier).astype(np.float32, copy=False)
     invalid = ~((multiplier > 0) & np.isfinite(multiplier) & np.isfinite(offset))
     n_invalid = int(np.count_nonzero(invalid))
     if n_invalid:
@@ -69,15 +78,16 @@ def without_pattern(calibration: Calibration, pattern: Pattern, method: KomaMeth
     subtract: corrected - pattern * mean per frame, McLeod et al. (2017) section 5.2; divide: corrected / (1 + pattern),
     as an error of the gain.
     """
-    changed = np.empty_like(calibration.gain)
+    relative = beside(calibration.gain, pattern.relative)
     mean = np.float32(pattern.mean_e_per_px_frame)
     if method == "subtract":
+        changed = np.empty_like(calibration.offset)
 
         def subtract(y0: int) -> None:
             rows = np.s_[y0 : y0 + BAND_ROWS]
-            np.subtract(calibration.offset[rows], pattern.relative[rows] * mean, out=changed[rows])
+            np.subtract(calibration.offset[rows], relative[rows] * mean, out=changed[rows])
 
-        list(thread_pool().map(subtract, range(0, len(changed), BAND_ROWS)))
+        list(parallel_map(changed, subtract, range(0, len(changed), BAND_ROWS)))
         return replace(calibration, offset=changed)
-    factor = (1 / np.maximum(1 + pattern.relative, LEAST_RESPONSE)).astype(np.float32)
+    factor = (1 / np.maximum(1 + relative, LEAST_RESPONSE)).astype(np.float32, copy=False)
     return replace(calibration, gain=calibration.gain * factor, offset=calibration.offset * factor)

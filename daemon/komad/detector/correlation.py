@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from komad import kernels
-from komad.arrays import Array
+from komad.arrays import Array, beside
 from komad.detector.calibration import Calibration
 from komad.kernels.plan import OutlierFill
 from komad.model import OutlierPixels, outliers_at
@@ -79,7 +79,7 @@ def _moments(
         slice(start, min(start + size, length))
         for start, size, length in zip(corner, PATCH, frames.shape[1:], strict=True)
     )
-    counts = np.ascontiguousarray(frames[:, *place])
+    counts = beside(frames, frames[:, *place])
     shape = (counts.shape[1], counts.shape[2])
     as_they_are = kernels.plan_outliers(outliers_at([]), shape)
     replaced = kernels.plan_outliers(_within(outliers, corner, shape), shape, fill)
@@ -88,7 +88,7 @@ def _moments(
         steps.append((koma, replaced))
     moments = np.zeros((3, len(frames) + 1))
     for row, (step, planned) in zip(moments, steps, strict=False):
-        gain, offset = (np.ascontiguousarray(part[place]) for part in (step.gain, step.offset))
+        gain, offset = (beside(counts, part[place]) for part in (step.gain, step.offset))
         row[:] = kernels.block_moments(kernels.reduce(counts, gain, offset, planned, factor=1), block=BLOCK)
     return moments
 

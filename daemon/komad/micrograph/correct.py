@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 from komad import kernels
-from komad.arrays import Array, thread_count
+from komad.arrays import Array, irfft2, namespace, rfft2, thread_count
 from komad.micrograph.weights import DoseRange
 from komad.optics.exposure import LowRankWeights
 from komad.optics.frequency import rfft_frequency
@@ -116,20 +115,20 @@ def _weighted_sum(running: FloatArray, weights: LowRankWeights, bin_factor: floa
     ky, kx = rfft_frequency(shape)
     # Frequencies of the cropped spectrum in cycles per pixel of the movie.
     ky, kx = ky * np.float32(shape[0] / full_shape[0]), kx * np.float32(shape[1] / full_shape[1])
-    total = np.zeros((shape[0], shape[1] // 2 + 1), np.complex64)
+    total = namespace(running).zeros((shape[0], shape[1] // 2 + 1), np.complex64)
     for plane, radial in zip(running, weights.radial, strict=True):
         kernels.add_filtered(total, _crop(_forward(plane), shape), ky[:, 0], kx[0], weights.frequency, radial)
     return _inverse(total, shape, plane.size)
 
 
 def _forward(picture: FloatArray) -> npt.NDArray[np.complex64]:
-    return scipy.fft.rfft2(picture, workers=thread_count())
+    return rfft2(picture, workers=thread_count())
 
 
 def _inverse(spectrum: npt.NDArray[np.complex64], shape: tuple[int, int], n_pixels: int) -> FloatArray:
-    """Real picture of `shape`; `n_pixels` of the picture that was transformed keeps the mean."""
+    """Real picture of `shape`; `n_pixels` of the picture that was transformed keeps the mean. Overwrites `spectrum`."""
     spectrum *= np.float32(shape[0] * shape[1] / n_pixels)
-    return scipy.fft.irfft2(spectrum, s=shape, workers=thread_count(), overwrite_x=True)
+    return irfft2(spectrum, shape, workers=thread_count())
 
 
 def _crop(spectrum: npt.NDArray[np.complex64], shape: tuple[int, int]) -> npt.NDArray[np.complex64]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
-from komad.arrays import thread_pool
+from komad.arrays import Array, beside, namespace, parallel_map, rfft2, to_host
 from komad.optics.frequency import fast_even_length
 
 FloatArray = npt.NDArray[np.float32]
@@ -30,7 +30,7 @@ def power_spectrum(
 
     Returns
     -------
-    spectrum : (512, 512) float32, root of the power, zero frequency at [256, 256].
+    spectrum : (512, 512) float32 on the host, root of the power, zero frequency at [256, 256].
     pixel_size : Å per pixel of a picture that would have this spectrum; Nyquist is at the edge.
 
     Notes
@@ -40,28 +40,33 @@ def power_spectrum(
     length = fast_even_length(
         max(SPECTRUM_LENGTH, round(SPECTRUM_LENGTH * SPECTRUM_PIXEL_ANGSTROM / pixel_size_angstrom))
     )
-    power = np.zeros((length, length // 2 + 1), np.float64)
-    for picture in pictures:
-        power += _mean_power(_at_least(picture, length), length)
-    return _centred(np.sqrt(power).astype(np.float32)), pixel_size_angstrom * length / SPECTRUM_LENGTH
+    power: Any = sum(_mean_power(_at_least(picture, length), length) for picture in pictures)
+    amplitude = to_host(np.sqrt(power).astype(np.float32))
+    return _centred(amplitude), pixel_size_angstrom * length / SPECTRUM_LENGTH
 
 
-def _mean_power(picture: FloatArray, length: int) -> npt.NDArray[np.float64]:
+def _mean_power(picture: FloatArray, length: int) -> Array:
     """(length, length // 2 + 1): power of windowed tiles, their mean; 1 for white noise of unit spread."""
-    window = np.hanning(length + 1)[:length].astype(np.float32)
-    window = window[:, None] * window[None, :]
+    xp = namespace(picture)
+    profile = np.hanning(length + 1)[:length].astype(np.float32)
+    window = beside(picture, profile[:, None]) * beside(picture, profile[None, :])
 
-    def one(corner: tuple[int, int]) -> FloatArray:
-        tile = picture[corner[0] : corner[0] + length, corner[1] : corner[1] + length]
-        spectrum = scipy.fft.rfft2((tile - tile.mean()) * window)
-        return np.square(spectrum.real) + np.square(spectrum.imag)
+    def power_of(tiles_at: list[tuple[int, int]]) -> FloatArray:
+        tiles = xp.stack([picture[y : y + length, x : x + length] for y, x in tiles_at])
+        tiles -= tiles.mean(axis=(1, 2), keepdims=True)
+        tiles *= window
+        spectra = rfft2(tiles)
+        return (np.square(spectra.real) + np.square(spectra.imag)).sum(axis=0)
 
     rows, columns = (_starts(n, length) for n in picture.shape)
-    corners = [(y, x) for y in rows for x in columns]
-    mean = np.zeros((length, length // 2 + 1), np.float64)
-    for power in thread_pool().map(one, corners):
+    # A tile for each thread, but on a GPU a row of them: it is slow at many small things.
+    at_once = 1 if xp is np else len(columns)
+    corners = [(int(y), int(x)) for y in rows for x in columns]
+    some = [corners[i : i + at_once] for i in range(0, len(corners), at_once)]
+    mean = xp.zeros((length, length // 2 + 1), np.float64)
+    for power in parallel_map(picture, power_of, some):
         mean += power
-    return mean / (len(corners) * float(np.square(window).sum()))
+    return mean / (len(corners) * float(np.square(profile).sum()) ** 2)
 
 
 def _at_least(picture: FloatArray, length: int) -> FloatArray:
