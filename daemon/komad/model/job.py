@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from komad.errors import DiskFullError, FolderLostError, KomadError, OutputLostError, TransitionError
 
+MAX_DELAY_S = 60.0
+"""The longest time before another try."""
+
 
 class JobKind(StrEnum):
     """What a job does with its movie."""
@@ -100,7 +103,7 @@ def after_failure(error: KomadError, *, attempt: int, max_attempts: int) -> Retr
     if isinstance(error, DiskFullError | FolderLostError | OutputLostError):
         return RetryDecision(event=JobEvent.HOLD, reason=f"disk: {error}")
     if error.retry and attempt < max_attempts:
-        return RetryDecision(event=JobEvent.RETURN, delay_s=min(60.0, 2.0 * 4.0 ** (attempt - 1)))
+        return RetryDecision(event=JobEvent.RETURN, delay_s=min(MAX_DELAY_S, 2.0 * 4.0 ** (attempt - 1)))
     return RetryDecision(event=JobEvent.FAIL)
 
 

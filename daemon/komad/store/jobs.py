@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, Text, cast, delete, select, update
+from sqlalchemy import Connection, Integer, Row, Text, cast, delete, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from komad.errors import FolderLostError, KomadError, TransitionError, WorkerLostError
 from komad.model import Job, JobEvent, JobKind, JobState, RetryDecision, after_failure
+from komad.model.job import MAX_DELAY_S
 from komad.store import changes, stack_sums
 from komad.store.database import Database
 from komad.store.listing import Event
@@ -22,9 +23,13 @@ class Jobs(Database):
     """What happens to jobs. A worker acts on a job it claimed; if it lost it meanwhile, WorkerLostError is raised."""
 
     def claim(self, worker_id: str) -> Job | None:
-        """Take the oldest queued job, None when there is none or claims are paused."""
+        """Take the oldest queued job, None when there is none or claims are paused.
+
+        A job that waits for longer than any delay was told to by a clock that has been set back since: it is due.
+        """
         moment = now()
-        wanted = (IS_QUEUED, jobs.c.not_before <= moment)
+        is_due = or_(jobs.c.not_before <= moment, jobs.c.not_before > now(MAX_DELAY_S))
+        wanted = (IS_QUEUED, is_due)
         oldest = select(jobs.c.job_id).where(*wanted).order_by(jobs.c.job_id).limit(1).scalar_subquery()
         paused = select(meta.c.key).where(meta.c.key == "pause").exists()
         statement = (

@@ -18,6 +18,9 @@ from komad.model import REACH, JobKind, JobState
 from komad.store.rows import now
 from komad.store.tables import jobs, koma_windows, movies
 
+CLOCK_ADJUSTMENT_S = 60.0
+"""By less than this a clock is set right while all goes well."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Neighbour:
@@ -57,12 +60,17 @@ class Neighbours:
 
 def why_held(connection: Connection, archive: Row[Any], series: str, koma: Koma) -> str:
     """Say what a movie waits for whose archive is done; '' when it can go on."""
-    if koma.mode == "off" or not series or archive.ended_at <= now(-koma.max_wait_s):
+    if koma.mode == "off" or not series or _has_waited(archive.ended_at, koma.max_wait_s):
         return ""
     bound = select(koma_windows.c.movie_id).where(koma_windows.c.movie_id == archive.movie_id)
     if connection.execute(bound).first() is not None:
         return ""
     return waits_for(neighbours_of(connection, archive.movie_id, series, koma), koma)
+
+
+def _has_waited(since: str, limit_s: float) -> bool:
+    """Whether the limit is over; also when the clock was set back since, for then nobody knows."""
+    return since <= now(-limit_s) or since > now(CLOCK_ADJUSTMENT_S)
 
 
 def waits_for(neighbours: Neighbours, koma: Koma) -> str:
