@@ -12,7 +12,15 @@ import pytest
 
 from komad.status.places import Place
 from komad.store.detector import DetectorFacts, GainCheck, History, MovieHealth, Series
-from komad.store.overview import HeldGroup, JobError, Overview, WarningGroup, Window, WorkerState
+from komad.store.overview import (
+    GpuState,
+    HeldGroup,
+    JobError,
+    Overview,
+    WarningGroup,
+    Window,
+    WorkerState,
+)
 
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 
@@ -74,6 +82,25 @@ BUSY = Overview(
     ),
     paused="",
 )
+
+
+GPU = WorkerState(
+    worker_id="cuda1-1a2b3c4d",
+    device="cuda:1",
+    pid=4713,
+    activity="correcting FoilHole_6",
+    started_at=NOW - timedelta(hours=5),
+    beat_at=NOW - timedelta(seconds=1),
+    gpu=GpuState(
+        name="NVIDIA H200",
+        uuid="GPU-5a1c",
+        memory_used_bytes=12_300_000_000,
+        memory_total_bytes=150_800_000_000,
+        utilisation=0.87,
+        temperature_celsius=61,
+    ),
+)
+"""A worker with a GPU."""
 
 
 def health(number: int, **changes: Any) -> MovieHealth:

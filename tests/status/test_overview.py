@@ -15,7 +15,7 @@ from komad.errors import MovieError, MovieTruncatedError, ParameterError, StoreE
 from komad.model import Acquisition, Job, JobKind, Movie, MovieFormat, MovieHeader
 from komad.store import Store
 from komad.store.listing import find_movie, list_jobs
-from komad.store.overview import open_read_only, read_overview
+from komad.store.overview import GpuState, open_read_only, read_overview
 from tests.store.conftest import movie_at
 
 
@@ -90,6 +90,22 @@ def test_workers_and_errors(store: Store, tmp_path: Path) -> None:
         ("c", "archive", "queued", "movie_truncated"),
         ("b", "correct", "failed", "movie_unreadable"),
     ]
+
+
+def test_gpu_of_a_worker(store: Store, tmp_path: Path) -> None:
+    """What the last beat said of it; nothing when that said nothing."""
+    gpu = GpuState(
+        name="NVIDIA H200",
+        uuid="GPU-5a1c",
+        memory_used_bytes=3,
+        memory_total_bytes=7,
+        utilisation=None,
+        temperature_celsius=61,
+    )
+    assert store.beat("w", "idle", gpu)
+    assert read_overview(tmp_path, now=datetime.now(UTC)).workers[0].gpu == gpu
+    assert store.beat("w", "idle")
+    assert read_overview(tmp_path, now=datetime.now(UTC)).workers[0].gpu is None
 
 
 def test_warnings_of_the_last_hour_are_counted(store: Store, tmp_path: Path) -> None:

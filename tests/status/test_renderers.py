@@ -17,7 +17,7 @@ from komad.status.text import duration, render, size
 from komad.status.view import StatusView, build_view
 from komad.store.detector import DetectorFacts, GainCheck
 from komad.store.overview import Overview
-from tests.status.conftest import BUSY, DETECTOR, NOW, PLACES
+from tests.status.conftest import BUSY, DETECTOR, GPU, NOW, PLACES
 
 Facts = Callable[..., Overview]
 
@@ -106,6 +106,30 @@ def test_screen_of_a_wrong_gain_and_an_alarm(overview: Facts) -> None:
     assert "gain ages: leaves 2 %, at first 0.6 %; take a new gain reference" in text
     nothing = "\n".join(screen(build_view(overview(), PLACES, detector=DetectorFacts(), now=NOW)))
     assert "KOMA no movie yet" in nothing
+
+
+def test_screen_shows_what_a_gpu_does(overview: Facts) -> None:
+    """How busy, how much memory, how hot; what the driver does not tell is left out."""
+    assert GPU.gpu is not None
+    untold = replace(GPU, gpu=replace(GPU.gpu, utilisation=None, temperature_celsius=None))
+    view = build_view(overview(workers=(GPU, untold)), PLACES, detector=DETECTOR, now=NOW)
+    lines = [line for line in screen(view) if "cuda1-" in line]
+    assert (
+        lines[0].split("workers   ")[1]
+        == "cuda1-1a2b3c4d 87 %, 12.3/151 GB, 61 °C  correcting FoilHole_6 beat 1…"
+    )
+    assert "cuda1-1a2b3c4d 12.3/151 GB  correcting FoilHole_6 beat 1 s ago" in lines[1]
+
+
+def test_json_of_a_gpu(overview: Facts) -> None:
+    """Each worker has its GPU, null for a CPU."""
+    view = build_view(overview(workers=(GPU, BUSY.workers[0])), PLACES, detector=DETECTOR, now=NOW)
+    workers = json.loads(json.dumps(to_json(view)))["workers"]
+    assert workers[0]["gpu"] == {
+        "name": "NVIDIA H200", "uuid": "GPU-5a1c", "memory_used_bytes": 12_300_000_000,
+        "memory_total_bytes": 150_800_000_000, "utilisation": 0.87, "temperature_celsius": 61,
+    }  # fmt: skip
+    assert workers[1]["gpu"] is None
 
 
 def test_json_of_the_detector(overview: Facts) -> None:

@@ -11,11 +11,15 @@ from rich.text import Text
 from komad.status.detector import DetectorView, GainView, KomaView, Trend
 from komad.status.view import DiskView, ErrorView, Rates, StatusView, WarningView, WorkerView
 from komad.store.detector import MovieHealth
+from komad.store.overview import GpuState
 
 MAX_WORKERS, MAX_DISKS, MAX_FOLDERS, MAX_DETECTOR, MAX_HELD, MAX_ERRORS = 4, 2, 2, 5, 3, 3
 """Lines per block, so that all of it stays on one screen."""
 GUTTER = 10
 """Characters to the left of each block that hold its title."""
+
+HOT_CELSIUS = 85
+"""GPUs slow down by themselves at about this temperature."""
 
 DIM, GOOD, CARE, BAD = "dim", "green", "yellow", "bold red"
 
@@ -123,13 +127,29 @@ def _block(title: str, lines: Sequence[Text], limit: int, *, empty: str = "") ->
 
 
 def _worker(worker: WorkerView) -> Text:
-    line = _line(f"{worker.worker_id} ", (f"{worker.device} ", DIM))
+    line = _line(f"{worker.worker_id} ")
+    if worker.gpu is None or not worker.alive:
+        line.append(f"{worker.device} ", DIM)
+    else:
+        is_hot = (worker.gpu.temperature_celsius or 0) >= HOT_CELSIUS
+        line.append(f"{gpu(worker.gpu)}  ", CARE if is_hot else DIM)
     if worker.alive:
         line.append(f"{worker.activity or 'idle'} ")
         line.append(f"beat {duration(worker.beat_age_s)} ago", DIM)
     else:
         line.append(f"silent for {duration(worker.beat_age_s)}", BAD)
     return line
+
+
+def gpu(state: GpuState) -> str:
+    """How a GPU is doing, in few letters: 87 %, 12.3/141 GB, 61 °C."""
+    used, total = state.memory_used_bytes / 1e9, state.memory_total_bytes / 1e9
+    parts = [
+        None if state.utilisation is None else f"{100 * state.utilisation:.0f} %",
+        f"{used:.3g}/{total:.3g} GB",
+        None if state.temperature_celsius is None else f"{state.temperature_celsius} °C",
+    ]
+    return ", ".join(part for part in parts if part is not None)
 
 
 def _disk(disk: DiskView) -> Text:

@@ -10,7 +10,7 @@ from pathlib import Path
 from komad.status.detector import DetectorView, view_detector
 from komad.status.places import Place
 from komad.store.detector import DetectorFacts
-from komad.store.overview import HeldGroup, JobError, Overview, WarningGroup, WorkerState
+from komad.store.overview import GpuState, HeldGroup, JobError, Overview, WarningGroup, WorkerState
 
 BEAT_TIMEOUT_S = 15.0
 """A worker without a beat for longer counts as silent (the lease of its job ends then)."""
@@ -53,6 +53,8 @@ class WorkerView:
     activity: str
     beat_age_s: float
     alive: bool
+    gpu: GpuState | None
+    """None for a CPU, and when the driver tells nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,6 +185,7 @@ def _worker(worker: WorkerState, now: datetime) -> WorkerView:
         activity=worker.activity,
         beat_age_s=age_s,
         alive=age_s <= BEAT_TIMEOUT_S,
+        gpu=worker.gpu,
     )
 
 

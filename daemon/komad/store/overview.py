@@ -34,6 +34,20 @@ class HeldGroup:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GpuState:
+    """How a GPU is doing, as its driver says; None is what it does not tell."""
+
+    name: str
+    uuid: str
+    memory_used_bytes: int
+    """By all programs together."""
+    memory_total_bytes: int
+    utilisation: float | None
+    """The part of the last moments in which it computed, 0 to 1."""
+    temperature_celsius: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerState:
     """A worker as it last beat."""
 
@@ -43,6 +57,8 @@ class WorkerState:
     activity: str
     started_at: datetime
     beat_at: datetime
+    gpu: GpuState | None = None
+    """None for a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,7 +225,7 @@ def _held(connection: sqlite3.Connection) -> tuple[HeldGroup, ...]:
 
 def _workers(connection: sqlite3.Connection) -> tuple[WorkerState, ...]:
     rows = connection.execute(
-        "SELECT worker_id, device, pid, activity, started_at, beat_at FROM workers ORDER BY worker_id"
+        "SELECT worker_id, device, pid, activity, started_at, beat_at, gpu FROM workers ORDER BY worker_id"
     )
     return tuple(
         WorkerState(
@@ -219,8 +235,9 @@ def _workers(connection: sqlite3.Connection) -> tuple[WorkerState, ...]:
             activity=activity,
             started_at=_time(started_at),
             beat_at=_time(beat_at),
+            gpu=None if gpu is None else GpuState(**json.loads(gpu)),
         )
-        for worker_id, device, pid, activity, started_at, beat_at in rows
+        for worker_id, device, pid, activity, started_at, beat_at, gpu in rows
     )
 
 

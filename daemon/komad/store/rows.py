@@ -64,6 +64,8 @@ class WorkerRow:
     activity: str
     started_at: str
     beat_at: str
+    gpu: Mapping[str, Any] | None
+    """`overview.GpuState` as it was at the last beat."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

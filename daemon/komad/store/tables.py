@@ -127,6 +127,8 @@ workers = Table(
     Column("activity", Text, nullable=False, server_default=""),
     Column("started_at", Text, nullable=False),
     Column("beat_at", Text, nullable=False),
+    # `overview.GpuState` at the last beat; NULL for a CPU, and when the driver tells nothing.
+    Column("gpu", JSON(none_as_null=True)),
 )
 
 stack_sums = Table(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from sqlalchemy import delete, insert, select, update
 
 from komad.errors import KomadError
@@ -9,6 +11,7 @@ from komad.model import Job, JobEvent
 from komad.store import changes
 from komad.store.database import Database
 from komad.store.jobs import apply_failure, settle_returned
+from komad.store.overview import GpuState
 from komad.store.rows import WorkerRow, job_from, now
 from komad.store.tables import IS_RUNNING, jobs, workers
 
@@ -32,9 +35,14 @@ class Workers(Database):
                 )
             )
 
-    def beat(self, worker_id: str, activity: str) -> bool:
-        """Show a sign of life; False when the worker was declared lost: it has to exit."""
-        values = {"beat": workers.c.beat + 1, "activity": activity, "beat_at": now()}
+    def beat(self, worker_id: str, activity: str, gpu: GpuState | None = None) -> bool:
+        """Show a sign of life, and how the GPU is doing; False when the worker was declared lost: it has to exit."""
+        values = {
+            "beat": workers.c.beat + 1,
+            "activity": activity,
+            "beat_at": now(),
+            "gpu": None if gpu is None else asdict(gpu),
+        }
         with self.write() as connection:
             result = connection.execute(
                 update(workers).where(workers.c.worker_id == worker_id).values(values)
