@@ -313,7 +313,7 @@ class Daemon:
             pid=os.getpid(),
             watched=[str(folder.directory) for folder in self._settings.watch],
             output=str(self._settings.output.directory),
-            devices=list(self._settings.workers.devices),
+            devices=[str(device) for device in self._supervisor.choice.devices],
         )
         service.notify("READY=1")
         try:

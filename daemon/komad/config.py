@@ -16,7 +16,7 @@ from komad.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Device = Annotated[str, Field(pattern=r"^(cpu|cuda:\d+)$")]
+DEVICE = re.compile(r"cpu|cuda:\d+|(GPU|MIG)-[\w./-]+")
 
 
 class Section(BaseModel):
@@ -273,12 +273,36 @@ class Archive(Section):
 class Workers(Section):
     """Who does the work."""
 
-    devices: Annotated[tuple[Device, ...], Field(min_length=1)] = ("cpu",)
-    """One worker process per entry. This version computes on the CPU only."""
+    devices: Literal["auto"] | tuple[str, ...] = "auto"
+    """One worker process per entry: cpu, a GPU by its number (1 or cuda:1, as nvidia-smi counts) or by its UUID. auto:
+    every NVIDIA GPU that CuPy can use, and the CPU where there is none."""
+    gpu_memory_fraction: Annotated[float, Field(ge=0.1, le=1)] = 0.9
+    """The part of a GPU's memory that is used; workers on one GPU share it."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of a CPU worker; 0 is the number of cores divided among the CPU workers."""
+    """Threads of each worker; 0 is the number of cores divided among the workers. Those of a GPU compress archives."""
     read_ahead: bool = True
     """Read the next movie while one is computed: faster, one more movie in memory."""
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _names(cls, devices: object) -> object:
+        """One entry for each worker, as text; a single one needs no list."""
+        if devices == "auto":
+            return devices
+        entries = devices if isinstance(devices, (list, tuple)) else [devices]
+        if not entries:
+            raise ValueError("no device is named: leave the list out, or name one")
+        return tuple(_device(entry) for entry in entries)
+
+
+def _device(entry: object) -> str:
+    name = f"cuda:{entry}" if isinstance(entry, int) and not isinstance(entry, bool) else entry
+    if not isinstance(name, str) or not DEVICE.fullmatch(name):
+        raise ValueError(
+            f"{entry!r} is no device: cpu, the number of a GPU (1 or cuda:1, as nvidia-smi counts) or its UUID "
+            "(GPU-... or MIG-..., as `nvidia-smi -L` lists them); auto stands alone"
+        )
+    return name
 
 
 class Queue(Section):

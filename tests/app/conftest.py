@@ -33,6 +33,9 @@ sweep_interval_s = 0.3
 [output]
 directory = "output"
 min_free_gb = 0
+
+[workers]
+devices = "cpu"
 """
 
 

@@ -94,8 +94,13 @@ def test_the_environment_wins_and_the_rest_stays(tmp_path: Path, monkeypatch: py
         ('[[watch]]\ndirectory = "a"\n[[watch]]\ndirectory = "a"', "watched twice"),
         ('[log]\nlevel = "loud"', "log.level"),
         ("[watching]\nsweep_interval_s = 0", "watching.sweep_interval_s"),
-        ('[workers]\ndevices = ["gpu"]', "workers.devices.0"),
-        ("[workers]\ndevices = []", "workers.devices"),
+        ('[workers]\ndevices = ["gpu"]', "'gpu' is no device: cpu, the number of a GPU"),
+        ('[workers]\ndevices = ["auto", "cpu"]', "auto stands alone"),
+        ("[workers]\ndevices = [-1]", "-1 is no device"),
+        ("[workers]\ndevices = true", "True is no device"),
+        ("[workers]\ndevices = []", "workers.devices: Value error, no device is named"),
+        ("[workers]\ngpu_memory_fraction = 0.05", "workers.gpu_memory_fraction"),
+        ("[workers]\ngpu_memory_fraction = 1.1", "workers.gpu_memory_fraction"),
         ("[processing]\nsum_range = [25, 3]", "from 25 to 3 e/Å² is no range"),
         ("[processing]\nsum_range = [3]", "processing.sum_range"),
         ("[processing]\nsum_range = [3, 25]\ndose_weighting = false", "sum_range is a dose-weighted sum"),
@@ -184,3 +189,25 @@ def test_results_in_a_part_that_is_not_watched(tmp_path: Path, way_out: str) -> 
             f'[output]\ndirectory = "camera/processed"\n[[watch]]\ndirectory = "camera"\n{way_out}\n',
         )
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [
+        ('"auto"', "auto"),
+        ('"cpu"', ("cpu",)),
+        ("1", ("cuda:1",)),
+        ('["cuda:0", 1, "cpu", 0]', ("cuda:0", "cuda:1", "cpu", "cuda:0")),
+        (
+            '["GPU-5a1c-77", "MIG-GPU-5a1c/1/0"]',
+            ("GPU-5a1c-77", "MIG-GPU-5a1c/1/0"),
+        ),
+    ],
+)
+def test_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, devices: object) -> None:
+    """Numbers and names, mixed, one or a list; the same from the environment, and when they are told to a worker."""
+    settings = load_settings(write(tmp_path, f"[workers]\ndevices = {text}"))
+    assert settings.workers.devices == devices
+    assert Settings.model_validate_json(settings.model_dump_json()).workers.devices == devices
+    monkeypatch.setenv("KOMAD_WORKERS__DEVICES", text.strip('"'))
+    assert load_settings(write(tmp_path, "")).workers.devices == devices

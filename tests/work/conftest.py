@@ -59,7 +59,7 @@ def settings(tmp_path: Path, numba_cache: Path) -> Settings:
         ),
         output=Output(directory=tmp_path / "output", min_free_gb=0),
         queue=Queue(lease_timeout_s=5, max_attempts=2),
-        workers=Workers(threads=1),
+        workers=Workers(devices=("cpu",), threads=1),
     )
 
 

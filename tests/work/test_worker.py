@@ -13,6 +13,7 @@ import pytest
 
 from komad.config import Queue, Settings
 from komad.store import Store
+from komad.work import devices
 from komad.work.assembly_line import AssemblyLine
 from komad.work.exits import Exit
 from komad.work.supervisor import Supervisor
@@ -30,9 +31,9 @@ def test_no_beat_for_a_job_that_takes_too_long(
     )
     seen: list[tuple[str, str]] = []
     store: Any = SimpleNamespace(beat=lambda *arguments: seen.append(arguments) or True)
-    worker = Worker(Settings(queue=Queue(job_timeout_s=900)), store, "w", "cpu")
+    worker = Worker(Settings(queue=Queue(job_timeout_s=900)), store, "w", devices.CPU)
     assert worker._beat()
-    assert seen == [("w", "correcting a")] * beats
+    assert seen == [("w", "correcting a", None)] * beats
 
 
 def test_thread_that_fails_while_it_tells(
@@ -55,9 +56,9 @@ def test_supervisor_that_died_first(
 ) -> None:
     """A worker ends when the supervisor died before the worker could look who its parent is."""
     monkeypatch.setenv("KOMAD_SUPERVISOR_PID", "999999999")
-    assert Worker(settings, store, "w", "cpu")._is_orphan()
+    assert Worker(settings, store, "w", devices.CPU)._is_orphan()
     monkeypatch.setenv("KOMAD_SUPERVISOR_PID", str(os.getppid()))
-    assert not Worker(settings, store, "w", "cpu")._is_orphan()
+    assert not Worker(settings, store, "w", devices.CPU)._is_orphan()
 
 
 def test_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
@@ -78,7 +79,8 @@ def test_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     process.wait(30)
     got = json.loads(told.read_text())
     assert got["output"] == str(settings.output.directory)
-    assert got["arguments"][1:] == ["cpu"]
+    assert got["arguments"][1:] == ["cpu", "0"]
     assert (got["CUDA_VISIBLE_DEVICES"], got["KOMAD_THREADS"], got["NUMBA_NUM_THREADS"]) == ("", "1", "1")
     assert got["KOMAD_SUPERVISOR_PID"] == str(os.getpid())
     assert got["NUMBA_CACHE_DIR"] == str(settings.state_directory / "numba-cache")
+    assert got["CUPY_CACHE_DIR"] == str(settings.state_directory / "cupy-cache")

@@ -18,6 +18,7 @@ from komad.config import Settings
 from komad.errors import WorkerLostError
 from komad.model import JobState
 from komad.store import Store
+from komad.work.devices import CPU, Choice, WorkerDevice, choose, look_around
 from komad.work.disk import shortage
 from komad.work.exits import Exit
 from komad.work.lease import LONG_LIFE_S, Pulse, follow, is_silent, respawn_delay_s
@@ -28,6 +29,8 @@ COMMAND = (sys.executable, "-m", "komad.work.worker")
 DISK_INTERVAL_S = 5.0
 KILL_LIMIT_S = 5.0
 """How long a killed worker is waited for."""
+N_BAD_PROBES = 3
+"""So often in a row a GPU that was chosen automatically may fail before the CPU helps out."""
 RELEASE_INTERVAL_S = 30.0
 """A job that a full disk stopped (a quota, say) is tried again after this long."""
 
@@ -36,7 +39,7 @@ RELEASE_INTERVAL_S = 30.0
 class _Worker:
     """A place for a worker, and the process that fills it."""
 
-    device: str
+    device: WorkerDevice
     n_threads: int
     worker_id: str = ""
     process: subprocess.Popen[str] | None = None
@@ -48,7 +51,7 @@ class _Worker:
 
 
 class Supervisor:
-    """One worker process per device. For one thread: call `tick` about once a second.
+    """One worker process per device that was chosen. For one thread: call `tick` about once a second.
 
     Parameters
     ----------
@@ -58,6 +61,13 @@ class Supervisor:
         How a worker is started.
     clock
         Monotonic seconds.
+    choice
+        The devices; chosen as the settings say when left out.
+
+    Raises
+    ------
+    ConfigError, DeviceError
+        A GPU that the settings name is not there, or cannot be used.
     """
 
     def __init__(
@@ -67,21 +77,25 @@ class Supervisor:
         *,
         command: Sequence[str] = COMMAND,
         clock: Callable[[], float] = time.monotonic,
+        choice: Choice | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
         self._command = tuple(command)
         self._clock = clock
-        self._workers = [
-            _Worker(device=device, n_threads=n_threads)
-            for device, n_threads in zip(settings.workers.devices, _threads(settings), strict=True)
-        ]
+        workers = settings.workers
+        self.choice = choice or choose(
+            workers.devices, look_around(), memory_fraction=workers.gpu_memory_fraction
+        )
+        n_threads = _threads(workers.threads, len(self.choice.devices))
+        self._workers = [_Worker(device=device, n_threads=n_threads) for device in self.choice.devices]
         self._unreturned: dict[str, WorkerLostError] = {}
         self._check_disk_at = 0.0
         self._release_at = 0.0
 
     def start(self) -> None:
         """Take back what workers of an earlier life left behind. Only one komad runs here, so none of them counts."""
+        logger.info("devices chosen", devices=list(map(str, self.choice.devices)), why=self.choice.reason)
         for worker_id in self._store.leases():
             message = f"komad ended while worker {worker_id} held the job"
             self._unreturned[worker_id] = WorkerLostError(message)
@@ -157,8 +171,10 @@ class Supervisor:
             worker.process, worker.n_failures, worker.start_at = None, 0, now
             return
         how = _how_it_ended(status)
-        logger.error("worker ended", worker=worker.worker_id, device=worker.device, how=how)
+        logger.error("worker ended", worker=worker.worker_id, device=str(worker.device), how=how)
         self._lost(worker, how, now)
+        if status == Exit.BAD_DEVICE:
+            self._help_out()
 
     def _lost(self, worker: _Worker, how: str, now: float) -> None:
         self._unreturned[worker.worker_id] = WorkerLostError(
@@ -167,6 +183,15 @@ class Supervisor:
         worker.n_failures = 1 if now - worker.started_at > LONG_LIFE_S else worker.n_failures + 1
         worker.start_at = now + respawn_delay_s(worker.n_failures)
         worker.process = None
+
+    def _help_out(self) -> None:
+        """Start a worker on the CPU when every GPU fails over and over, if nobody asked for just these devices."""
+        if self._settings.workers.devices != "auto" or any(
+            worker.n_failures < N_BAD_PROBES or not worker.device.is_gpu for worker in self._workers
+        ):
+            return
+        logger.error("no GPU works: the CPU helps out; `komad doctor` says more")
+        self._workers.append(_Worker(device=CPU, n_threads=_threads(self._settings.workers.threads, 1)))
 
     def _return_jobs(self) -> None:
         for worker_id, error in list(self._unreturned.items()):
@@ -183,9 +208,10 @@ class Supervisor:
             del self._unreturned[worker_id]
 
     def _spawn(self, worker: _Worker, now: float) -> None:
-        worker.worker_id = f"{worker.device.replace(':', '')}-{uuid.uuid4().hex[:8]}"
+        device = worker.device
+        worker.worker_id = f"{device.device.replace(':', '')}-{uuid.uuid4().hex[:8]}"
         process = subprocess.Popen(
-            [*self._command, worker.worker_id, worker.device],
+            [*self._command, worker.worker_id, device.device, f"{device.memory_fraction:g}"],
             stdin=subprocess.PIPE,
             text=True,
             env=self._environment(worker),
@@ -196,22 +222,24 @@ class Supervisor:
         worker.process = process
         worker.started_at = now
         worker.pulse = Pulse(beat=None, seen_at=now)
-        logger.info("worker started", worker=worker.worker_id, device=worker.device, pid=process.pid)
+        logger.info("worker started", worker=worker.worker_id, device=str(device), pid=process.pid)
 
     def _environment(self, worker: _Worker) -> dict[str, str]:
         """What libraries read when they are imported, so it must be set before the process starts."""
         threads = str(worker.n_threads)
         # Our own variables are in the settings already; a relative path in them would be read anew, and wrongly.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("KOMAD_")}
+        state = self._settings.state_directory
         return {
             **inherited,
-            "CUDA_VISIBLE_DEVICES": worker.device.removeprefix("cuda:") if worker.device != "cpu" else "",
+            "CUDA_VISIBLE_DEVICES": worker.device.visible,
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # numbers as nvidia-smi counts
             "KOMAD_SUPERVISOR_PID": str(os.getpid()),
             "KOMAD_THREADS": threads,
             "NUMBA_NUM_THREADS": threads,
             "OMP_NUM_THREADS": threads,
-            "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR")
-            or str(self._settings.state_directory / "numba-cache"),
+            "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR") or str(state / "numba-cache"),
+            "CUPY_CACHE_DIR": os.environ.get("CUPY_CACHE_DIR") or str(state / "cupy-cache"),
         }
 
     def _check_disk(self) -> None:
@@ -247,8 +275,6 @@ def _how_it_ended(status: int) -> str:
     return {int(key): words for key, words in known.items()}.get(status, f"ended with status {status}")
 
 
-def _threads(settings: Settings) -> list[int]:
-    """Threads of each worker: the cores are divided among the CPU workers; a GPU worker reads with two."""
-    n_cpu = sum(device == "cpu" for device in settings.workers.devices)
-    share = settings.workers.threads or max(1, len(os.sched_getaffinity(0)) // max(1, n_cpu))
-    return [share if device == "cpu" else 2 for device in settings.workers.devices]
+def _threads(configured: int, n_workers: int) -> int:
+    """Threads of each worker: the cores are divided among all, for one with a GPU decodes and compresses as well."""
+    return configured or max(1, len(os.sched_getaffinity(0)) // max(1, n_workers))

@@ -1,6 +1,8 @@
 """The worker process: shows signs of life while its pipeline works, and ends in order.
 
-Started by the supervisor as `python -m komad.work.worker WORKER_ID DEVICE`, the settings as JSON on standard input.
+Started by the supervisor as `python -m komad.work.worker WORKER_ID DEVICE MEMORY_FRACTION`, the settings as JSON on
+standard input. DEVICE is cpu or cuda:N, whose memory may be taken up to MEMORY_FRACTION; it is the only GPU that the
+process sees (CUDA_VISIBLE_DEVICES).
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from komad.config import Settings
 from komad.errors import DeviceError, KomadError
 from komad.store import Store
 from komad.work.assembly_line import AssemblyLine
+from komad.work.devices import WorkerDevice
 from komad.work.exits import Exit
+from komad.work.nvml import GpuWatch
 
 logger = structlog.get_logger(__name__)
 
@@ -33,11 +37,12 @@ GRACE_S = 60.0
 class Worker:
     """One process, one device. Its main thread beats; the threads of `AssemblyLine` work."""
 
-    def __init__(self, settings: Settings, store: Store, worker_id: str, device: str) -> None:
+    def __init__(self, settings: Settings, store: Store, worker_id: str, device: WorkerDevice) -> None:
         self._settings = settings
         self._store = store
         self._worker_id = worker_id
-        self._line = AssemblyLine(settings, store, worker_id, device)
+        self._line = AssemblyLine(settings, store, worker_id, device.device)
+        self._gpu = GpuWatch(device.visible)
         self._signals = 0
         self._wake = threading.Event()
         # As the supervisor told: it may have died before we asked.
@@ -50,6 +55,7 @@ class Worker:
         )  # Ctrl-C reaches all of the terminal; the daemon tells us
         signal.signal(signal.SIGTERM, self._on_signal)
         self._line.start()
+        self._gpu.start()
         deadline: float | None = None
         while (status := self._line.status()) is None:
             if not self._beat():
@@ -69,7 +75,7 @@ class Worker:
         activity, since = self._line.activity()
         if since is not None and monotonic() - since > self._settings.queue.job_timeout_s:
             return True
-        return self._store.beat(self._worker_id, activity)
+        return self._store.beat(self._worker_id, activity, self._gpu.state())
 
     def _is_orphan(self) -> bool:
         return os.getppid() != self._parent
@@ -81,13 +87,18 @@ class Worker:
 
 def main(arguments: list[str]) -> Exit:
     """Set the process up and run its worker."""
-    worker_id, device = arguments
+    worker_id, name, memory_fraction = arguments
+    device = WorkerDevice(
+        device=name,
+        memory_fraction=float(memory_fraction),
+        visible=os.environ["CUDA_VISIBLE_DEVICES"],
+    )
     settings = Settings.model_validate_json(sys.stdin.read())
     log.configure(settings.log)
     structlog.contextvars.bind_contextvars(worker=worker_id)
     with Store(settings.state_directory).open(create=False) as store:
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        store.register_worker(worker_id, boot_id=boot_id, pid=os.getpid(), device=device)
+        store.register_worker(worker_id, boot_id=boot_id, pid=os.getpid(), device=name)
         worker = Worker(settings, store, worker_id, device)
         try:
             return worker.run()
