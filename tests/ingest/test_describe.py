@@ -159,6 +159,9 @@ def test_never_without_a_reference_that_is_named(write_movie: WriteMovie, tmp_pa
         ("my movie (2).mrc", "my_movie__2_"),
         ("3@a#b'c.mrc", "3_a_b_c"),
         ("tilt_+33-a.mrc", "tilt_+33-a"),
+        ("-rf.mrc", "-rf"),
+        ("a\nb\x1b[31m\tc.mrc", "a_b__31m_c"),
+        ("é" * 125 + ".mrc", "é" * 100),
     ],
 )
 def test_stems(name: str, stem: str) -> None:

@@ -126,6 +126,8 @@ def test_free_stem_belongs_to_one_movie(tmp_path: Path) -> None:
     index = SessionIndex(tmp_path)
     assert index.free_stem("movie_1", Path("/data/movie_1.mrc")) == "movie_1"
     assert index.free_stem("movie_1", Path("/other/movie_1.mrc")) == "movie_1-3"
+    assert index.free_stem("Movie_1", Path("/data/Movie_1.mrc")) == "Movie_1-3"
+    assert index.free_stem("session", Path("/data/session.mrc")) == "session-2"
     assert index.free_stem("new", Path("/other/new.mrc")) == "new"
 
 

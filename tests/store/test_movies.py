@@ -79,6 +79,28 @@ def test_stems_are_unique(store: Store, make_movie: MakeMovie) -> None:
     assert stems == ["m_1", "m_1-2", "m_1-3"]
 
 
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (("/d/a.mrc", "/d/A.mrc", "/e/a.mrc"), ["a", "A-2", "a-3"]),
+        (("/d/a.mrc", "/d/A_ps.mrc", "/d/a_Nodw.mrc"), ["a", "A_ps-2", "a_Nodw-2"]),
+        (("/d/ÄÖ.mrc", "/d/äö.mrc", "/d/a\u0308o\u0308.mrc"), ["ÄÖ", "äö-2", "a\u0308o\u0308-3"]),
+        (("/d/session.mrc", "/d/Corrected_Micrographs.mrc"), ["session-2", "Corrected_Micrographs-2"]),
+    ],
+)
+def test_stems_where_case_is_not_told(
+    store: Store, make_movie: MakeMovie, paths: tuple[str, ...], expected: list[str]
+) -> None:
+    """Outputs of movies that differ in case only stay apart on SMB, exFAT or macOS; nor do they meet the session's."""
+    stems = [added.stem for path in paths if (added := store.add_movie(make_movie(path)))]
+    assert stems == expected
+    with Store(store.state_directory).open() as again:
+        added = again.add_movie(make_movie(paths[0].replace("/d/", "/f/")))
+    assert added is not None
+    assert added.stem not in expected
+    assert added.stem.casefold() not in {stem.casefold() for stem in stems}
+
+
 @pytest.mark.parametrize(("first", "second"), [("a", "a_noDW"), ("a_PS", "a")])
 def test_stems_do_not_clash_with_outputs(
     store: Store, make_movie: MakeMovie, first: str, second: str

@@ -15,6 +15,7 @@ from komad.formats.movies import read_header
 from komad.ingest import references, sidecars
 from komad.ingest.acquisition import resolve
 from komad.model import Acquisition, Candidate, Movie, MovieHeader
+from komad.model.stems import MAX_STEM_BYTES
 
 _MEBIBYTE = 2**20
 
@@ -108,9 +109,11 @@ def _acquisition(
 def stem_of(path: Path) -> str:
     """Name of all outputs of a movie: its file name without the suffix.
 
-    RELION replaces dots by underscores; white space would break STAR tables and `@` means a slice of a stack.
+    RELION replaces dots by underscores; white space would break STAR tables and `@` means a slice of a stack. A name
+    that leaves no room for suffixes is cut.
     """
-    return re.sub(r"[^\w+-]", "_", path.stem)
+    name = re.sub(r"[^\w+-]", "_", path.stem)
+    return name.encode()[:MAX_STEM_BYTES].decode(errors="ignore")
 
 
 def _fingerprint(candidate: Candidate) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from komad import __version__
 from komad.errors import DiskFullError, OutputError
 from komad.formats import atomic, star
-from komad.model.stems import clashing_stems
+from komad.model.stems import folded, unique_stem
 from komad.output.micrograph import SCHEMA_VERSION
 from komad.output.relion import MicrographRow, Optics, session_tables
 
@@ -52,7 +52,7 @@ class SessionIndex:
         self._clock = clock
         self._published: set[tuple[int, str]] = set()
         self._rows: dict[str, MicrographRow] = {}  # by stem; a movie that was done again has one row
-        self._movies: dict[str, str] = {}
+        self._movies: dict[str, str] = {}  # by folded stem
         self._first_at: str | None = None
         self._last_at: str | None = None
         self._stale = False
@@ -66,11 +66,7 @@ class SessionIndex:
 
     def free_stem(self, stem: str, movie: Path) -> str:
         """`stem`, or `stem-2` and so on when another movie is in its way; a movie that is done again keeps its own."""
-        name, number = stem, 1
-        while any(self._movies.get(other, str(movie)) != str(movie) for other in clashing_stems(name)):
-            number += 1
-            name = f"{stem}-{number}"
-        return name
+        return unique_stem(stem, lambda other: self._movies.get(other, str(movie)) != str(movie))
 
     def publish(self, summaries: Iterable[Mapping[str, Any]]) -> int:
         """Append the movies that are not there yet, and bring the STAR up to date when its time has come.
@@ -124,7 +120,7 @@ class SessionIndex:
     def _add(self, summary: Mapping[str, Any]) -> None:
         self._published.add(_key(summary))
         self._rows[str(summary["stem"])] = _row(summary)
-        self._movies[str(summary["stem"])] = str(summary["movie"])
+        self._movies[folded(str(summary["stem"]))] = str(summary["movie"])
         self._first_at = self._first_at or str(summary["written_at"])
         self._last_at = str(summary["written_at"])
         self._stale = True

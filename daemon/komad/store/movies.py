@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select, update
 from komad.config import AcquisitionSettings, Processing
 from komad.errors import KomadError, ParameterError, StoreError
 from komad.model import Acquisition, Candidate, JobEvent, JobKind, JobState, Movie
-from komad.model.stems import clashing_stems
+from komad.model.stems import folded, unique_stem
 from komad.store import changes
 from komad.store.database import Database
 from komad.store.rows import HeldBy, acquisition_from, acquisition_values, movie_from, movie_values, now
@@ -25,6 +25,10 @@ Missing = Callable[[Acquisition, Processing], str]
 
 class Movies(Database):
     """What is known about each movie."""
+
+    def __init__(self, state_directory: Path) -> None:
+        super().__init__(state_directory)
+        self._stems = _Stems()
 
     def add_movie(self, movie: Movie, *, held: Mapping[JobKind, str] | None = None) -> Movie | None:
         """Add a movie and its two jobs; None when this very file is known already.
@@ -40,9 +44,8 @@ class Movies(Database):
                 return None
             movie_id = _undescribed(connection, movie.path)
             if movie_id is None:
-                movie_id = _insert(
-                    connection, values, stem=movie.stem, archive_held=reasons.get(JobKind.ARCHIVE, "")
-                )
+                unique = {"stem": self._stems.unique(connection, movie.stem)}
+                movie_id = _insert(connection, values | unique, archive_held=reasons.get(JobKind.ARCHIVE, ""))
             else:
                 connection.execute(update(movies).where(movies.c.movie_id == movie_id).values(values))
                 archive = changes.rows_of_movie(connection, movie_id)[JobKind.ARCHIVE]
@@ -69,7 +72,8 @@ class Movies(Database):
             if movie_id is None:
                 if _is_known(connection, candidate.path, candidate.size_bytes, candidate.mtime_ns):
                     return None
-                movie_id = _insert(connection, facts | unknown, stem=stem, archive_held="cannot be read")
+                unique = {"stem": self._stems.unique(connection, stem)}
+                movie_id = _insert(connection, facts | unknown | unique, archive_held="cannot be read")
             else:
                 connection.execute(update(movies).where(movies.c.movie_id == movie_id).values(facts))
             archive = changes.rows_of_movie(connection, movie_id)[JobKind.ARCHIVE]
@@ -186,11 +190,10 @@ def _undescribed(connection: Connection, path: Path) -> int | None:
     return connection.execute(statement).scalar()
 
 
-def _insert(connection: Connection, values: Mapping[str, Any], *, stem: str, archive_held: str) -> int:
+def _insert(connection: Connection, values: Mapping[str, Any], *, archive_held: str) -> int:
     """Insert a movie and its two jobs, the correct job waiting for the archive."""
-    unique = {"stem": _unique_stem(connection, stem)}
     movie_id: int = connection.execute(
-        insert(movies).values({**values, **unique}).returning(movies.c.movie_id)
+        insert(movies).values(values).returning(movies.c.movie_id)
     ).scalar_one()
     archive = {
         "kind": JobKind.ARCHIVE,
@@ -209,20 +212,28 @@ def _insert(connection: Connection, values: Mapping[str, Any], *, stem: str, arc
     return movie_id
 
 
-def _unique_stem(connection: Connection, stem: str) -> str:
-    """Return `stem` without dots, with the first number that makes it unique: `a`, `a-2`, `a-3`."""
-    base = stem.replace(".", "_")
-    name, number = base, 1
-    while _is_taken(connection, name):
-        number += 1
-        name = f"{base}-{number}"
-    return name
+class _Stems:
+    """The folded stems of all movies: SQLite cannot fold them, and looking through 50,000 for each new one is slow."""
 
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._newest = 0
+        self._numbers: dict[str, int] = {}  # stem -> the last number; smaller ones stay taken
 
-def _is_taken(connection: Connection, name: str) -> bool:
-    """Whether a movie has this stem, or outputs that would have the same name."""
-    taken = select(movies.c.movie_id).where(movies.c.stem.in_(clashing_stems(name)))
-    return connection.execute(taken).first() is not None
+    def unique(self, connection: Connection, stem: str) -> str:
+        """Return `stem` without dots, with the first number that makes it unique: `a`, `a-2`, `a-3`.
+
+        The connection is the only writer, so that nobody else takes it meanwhile.
+        """
+        added = select(movies.c.movie_id, movies.c.stem).where(movies.c.movie_id > self._newest)
+        for movie_id, other in connection.execute(added.order_by(movies.c.movie_id)):
+            self._taken.add(folded(other))
+            self._newest = movie_id
+        base = stem.replace(".", "_")
+        name = unique_stem(base, self._taken.__contains__, start=self._numbers.get(folded(base), 1))
+        number = name.removeprefix(base).removeprefix("-")
+        self._numbers[folded(base)] = int(number) if number else 1
+        return name
 
 
 def _set_acquisition(connection: Connection, movie_id: int, acquisition: Acquisition, missing: str) -> None:
