@@ -246,6 +246,14 @@ class CUDARuntimeError(RuntimeError):
 
 def _memcpy(target: int, source: int, n_bytes: int, kind: int, stream: int) -> None:
     import ctypes
+    def __init__(self, status: int) -> None:
+        super().__init__(f"CUDA error {status}")
+        self.status = status
+
+
+class CUDADriverError(CUDARuntimeError):
+    """The driver failed."""
+
 
     ctypes.memmove(target, source, n_bytes)
 
@@ -302,11 +310,14 @@ def _fake() -> tuple[ModuleType, ModuleType]:
         get_current_stream=_Stream,
         alloc_pinned_memory=bytearray,
         runtime=runtime,
-        driver=SimpleNamespace(CUDADriverError=CUDARuntimeError),
+        driver=SimpleNamespace(CUDADriverError=CUDADriverError),
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     )
     pool = SimpleNamespace(
-        set_limit=lambda size: setattr(MEMORY, "limit", size), free_all_blocks=lambda: None
+        set_limit=lambda size: setattr(MEMORY, "limit", size),
+        free_all_blocks=lambda: None,
+        used_bytes=lambda: MEMORY.used,
+        free_bytes=lambda: 0,
     )
     cupy.get_default_memory_pool = lambda: pool
     cupyx: Any = ModuleType("cupyx")

@@ -114,9 +114,16 @@ class MotionError(KomadError):
 
 
 class DeviceError(KomadError):
-    """The compute device failed its probe; the job is not to blame."""
+    """The compute device failed its probe, or is lost; the job is not to blame."""
 
     code = "device"
+    retry = True
+
+
+class DeviceMemoryError(KomadError):
+    """A movie does not fit into the memory that the worker may take of its GPU; it may fit elsewhere, or later."""
+
+    code = "device_memory"
     retry = True
 
 

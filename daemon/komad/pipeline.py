@@ -159,7 +159,7 @@ def correct_movie(
         correlations = frame_correlations(frames, calibration, outliers, koma, fill=processing.outlier_fill)
         calibration = koma or calibration
     with stage("reduce"):
-        factor = _binning(shape, pixel_size, processing.alignment_pixel_size_angstrom)
+        factor = alignment_binning(shape, acquisition, processing)
         span = _range(used)
         small = kernels.reduce(
             frames[span],
@@ -274,6 +274,19 @@ def aligned_stack(
         yield to_host(fourier_crop(picture, processing.bin_factor))
 
 
+def alignment_binning(shape: tuple[int, int], acquisition: Acquisition, processing: Processing) -> int:
+    """Whole number of pixels per small pixel: as near to the wanted size as frames of `shape` (ny, nx) allow.
+
+    Raises
+    ------
+    ParameterError
+        The pixel size is unknown.
+    """
+    pixel_size = _known(acquisition.pixel_size_angstrom, "pixel size")
+    wanted = processing.alignment_pixel_size_angstrom
+    return max(1, min(round(wanted / pixel_size), min(shape) // SMALLEST_LENGTH))
+
+
 def _gain_gamma(
     frames: Array, dark: FloatArray | None, frame_time_s: float | None, processing: Processing
 ) -> float:
@@ -338,11 +351,6 @@ def _range(used: npt.NDArray[np.bool_]) -> slice:
     """The used frames as a slice, so that no copy of the movie is made."""
     first = int(np.argmax(used))
     return slice(first, first + int(used.sum()))
-
-
-def _binning(shape: tuple[int, int], pixel_size: float, wanted: float) -> int:
-    """Whole number of pixels per small pixel, as near to `wanted` Å as the size of the frames allows."""
-    return max(1, min(round(wanted / pixel_size), min(shape) // SMALLEST_LENGTH))
 
 
 def _warnings(motion: MotionModel, n_used: int, processing: Processing, range_found: bool) -> Iterator[str]:

@@ -23,6 +23,8 @@ CACHED_PLANS = 16
 """Of cuFFT: a movie has transforms of some ten shapes."""
 PLAN_BYTES = 2**30
 """Work space of all cached plans; a plan that needs more is not kept."""
+NO_MEMORY = 2
+"""Status of the runtime and of the driver alike."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,24 +58,39 @@ def open_gpu(memory_fraction: float) -> Gpu:
     return Gpu(name=properties["name"].decode(), total_bytes=total, budget_bytes=budget)
 
 
+def available_bytes(gpu: Gpu) -> int:
+    """What this process may still take; less than its budget when other programs hold the memory."""
+    cupy = _cupy()
+    pool = cupy.get_default_memory_pool()
+    free = int(cupy.cuda.Device(0).mem_info[0]) + pool.free_bytes()
+    return min(gpu.budget_bytes - pool.used_bytes(), free)
+
+
 def computing() -> Any:
-    """A context in which this thread's work is queued on a stream of its own; at its end all of it has been done."""
+    """A context in which this thread's work is queued on a stream of its own; at its end all of it has been done.
+
+    To be entered as often as one likes: memory that was freed on one stream does not serve another.
+    """
     return _Computing(_cupy())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device has no memory left for what was asked."""
-    cupy = _cupy()
-    if isinstance(error, cupy.cuda.memory.OutOfMemoryError):
+    """Whether the device, or page-locked memory, has nothing left for what was asked."""
+    if isinstance(error, _cupy().cuda.memory.OutOfMemoryError):
         return True
-    return type(error).__name__ == "CuFFTError" and "ALLOC_FAILED" in str(error)
+    if type(error).__name__ == "CuFFTError":
+        return "ALLOC_FAILED" in str(error)
+    return _is_of_cuda(error) and getattr(error, "status", None) == NO_MEMORY
 
 
 def is_broken(error: BaseException) -> bool:
     """Whether CUDA itself failed: after such an error the process cannot use the device any more."""
-    cupy = _cupy()
-    errors = (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError)
-    return isinstance(error, errors)
+    return _is_of_cuda(error) and not is_out_of_memory(error)
+
+
+def _is_of_cuda(error: BaseException) -> bool:
+    cuda = _cupy().cuda
+    return isinstance(error, (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError))
 
 
 def free_unused() -> None:
