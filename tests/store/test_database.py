@@ -17,16 +17,10 @@ from sqlalchemy import create_engine
 from komad.errors import DiskFullError, StoreError
 from komad.model import Movie
 from komad.store import Store, rows, schema
-from komad.store.database import mount_of, refuse_network
+from komad.store.database import refuse_network
 from komad.store.tables import metadata
 from tests.store.conftest import movie_at
-
-MOUNTS = r"""22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
-30 22 0:31 / /data rw - nfs4 server:/data rw
-31 22 0:32 / /data/local rw shared:1 - xfs /dev/sdb rw
-32 22 0:33 / /micro\040scope rw - cifs //krios/x rw
-33 22 0:34 / /home rw - fuse.sshfs me@host: rw
-"""
+from tests.test_mounts import MOUNTS
 
 
 def test_wal_and_full_synchronous(store: Store) -> None:
@@ -44,20 +38,6 @@ def test_wal_that_does_not_take_effect(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("komad.store.database.WAL", "journal_mode = DELETE")
     with pytest.raises(StoreError, match=r"write-ahead logging .* local disk"):
         Store(tmp_path).open()
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/data/state", ("/data", "nfs4")),
-        ("/data/local/state", ("/data/local", "xfs")),
-        ("/data2", ("/", "ext4")),
-        ("/micro scope/state", ("/micro scope", "cifs")),
-    ],
-)
-def test_mount_of(path: str, expected: tuple[str, str]) -> None:
-    """The mount with the longest path that holds the directory counts, escapes included."""
-    assert mount_of(Path(path), MOUNTS) == expected
 
 
 @pytest.mark.parametrize("directory", ["/data/komad", "/micro scope/s", "/home/me/komad"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 
 from komad.errors import DiskFullError, KomadError, StoreError
+from komad.mounts import network_of, read_mounts
 from komad.store import schema
 
 BUSY_TIMEOUT_S = 20.0
@@ -20,16 +20,6 @@ BUSY_TIMEOUT_S = 20.0
 
 WAL = "journal_mode = WAL"
 """Readers do not wait for writers; what was committed stays, whatever happens."""
-
-NETWORK_FILE_SYSTEMS = frozenset(
-    {
-        "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fhgfs", "fuse.beegfs", "fuse.ceph", "fuse.cvmfs2",
-        "fuse.davfs2", "fuse.glusterfs", "fuse.juicefs", "fuse.rclone", "fuse.s3fs", "fuse.smbnetfs", "fuse.sshfs",
-        "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs3", "nfs4", "ocfs2", "orangefs", "panfs", "pvfs2",
-        "smb2", "smb3", "smbfs", "sshfs", "wekafs",
-    }
-)  # fmt: skip
-"""Types in /proc/self/mountinfo whose locks or shared memory do not hold between hosts: SQLite breaks there."""
 
 
 class Database:
@@ -59,7 +49,7 @@ class Database:
             raise StoreError(
                 f"cannot make the state directory {self.state_directory}: {error.strerror}; set state_directory"
             ) from error
-        refuse_network(self.state_directory, Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
+        refuse_network(self.state_directory, read_mounts())
         self._engine = _engine(self.path)
         try:
             with self._explained():
@@ -154,7 +144,7 @@ def _explain(error: DatabaseError, path: Path) -> KomadError:
     return StoreError(f"the database {path} cannot be used: {error.orig}")
 
 
-def refuse_network(directory: Path, mountinfo: str) -> None:
+def refuse_network(directory: Path, mounts: str) -> None:
     """Raise when `directory` lies on a network file system.
 
     Raises
@@ -162,23 +152,10 @@ def refuse_network(directory: Path, mountinfo: str) -> None:
     StoreError
         It does; the message names the mount.
     """
-    mount, kind = mount_of(directory.resolve(), mountinfo)
-    if kind in NETWORK_FILE_SYSTEMS:
+    network = network_of(directory, mounts)
+    if network is not None:
+        mount, kind = network
         raise StoreError(
             f"the state directory {directory} is on a network file system ({kind}, mounted at {mount}), where the "
             "database would be damaged; set state_directory to a folder on a local disk"
         )
-
-
-def mount_of(path: Path, mountinfo: str) -> tuple[str, str]:
-    """Mount point and file system type of an absolute path, from the text of /proc/self/mountinfo (proc(5))."""
-    best = ("/", "")
-    for line in mountinfo.splitlines():
-        fields, _, rest = line.partition(" - ")
-        mount = re.sub(
-            r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split()[4]
-        )  # a space is \040
-        # A later line covers an earlier one at the same place.
-        if path.is_relative_to(mount) and len(mount) >= len(best[0]):
-            best = (mount, rest.split()[0])
-    return best
