@@ -56,18 +56,21 @@ class Memory:
     def __init__(self) -> None:
         self.used = self.peak = 0
         self.limit: int | None = None
+        self._counted: set[int] = set()
 
     def take(self, array: np.ndarray[Any, Any]) -> None:
-        """Count an array that owns its memory for as long as it lives."""
-        if array.base is not None or not array.nbytes:
+        """Count an array that owns its memory, once and for as long as it lives."""
+        if array.base is not None or not array.nbytes or id(array) in self._counted:
             return
         if self.limit is not None and self.used + array.nbytes > self.limit:
             raise OutOfMemoryError(f"{array.nbytes} bytes asked, {self.used} of {self.limit} used")
         self.used += array.nbytes
         self.peak = max(self.peak, self.used)
-        weakref.finalize(array, self._free, array.nbytes)
+        self._counted.add(id(array))
+        weakref.finalize(array, self._free, id(array), array.nbytes)
 
-    def _free(self, n_bytes: int) -> None:
+    def _free(self, array: int, n_bytes: int) -> None:
+        self._counted.remove(array)
         self.used -= n_bytes
 
 
@@ -243,9 +246,6 @@ class _Device:
 class CUDARuntimeError(RuntimeError):
     """CUDA failed."""
 
-
-def _memcpy(target: int, source: int, n_bytes: int, kind: int, stream: int) -> None:
-    import ctypes
     def __init__(self, status: int) -> None:
         super().__init__(f"CUDA error {status}")
         self.status = status
@@ -254,6 +254,9 @@ def _memcpy(target: int, source: int, n_bytes: int, kind: int, stream: int) -> N
 class CUDADriverError(CUDARuntimeError):
     """The driver failed."""
 
+
+def _memcpy(target: int, source: int, n_bytes: int, kind: int, stream: int) -> None:
+    import ctypes
 
     ctypes.memmove(target, source, n_bytes)
 
