@@ -5,6 +5,7 @@ import pytest
 
 from komad.detector import calibrate, detector_warnings, leave_out_unlit
 from komad.errors import ReferenceFileError
+from tests.device import device_on_the_host
 
 SHAPE = (128, 160)
 
@@ -35,6 +36,19 @@ def test_a_reference_that_is_no_number_becomes_a_gain_of_zero() -> None:
     assert np.isfinite(calibration.gain).all()
     assert np.isfinite(calibration.offset).all()
     assert np.isnan(gain[3, 4])
+
+
+def test_a_power_leaves_gains_that_are_not_positive() -> None:
+    """Only positive gains are raised; zero, negative ones and NaN are counted, on a device as on the host."""
+    gain = np.ones(SHAPE, np.float32)
+    gain[0, :4] = [2, 0, -2, np.nan]
+    ours = calibrate(SHAPE, gain=gain, dark=None, gamma=-0.5)
+    assert ours.n_invalid == 3
+    np.testing.assert_allclose(ours.gain[0, :5], [2**-0.5, 0, 0, 0, 1])
+    with device_on_the_host() as cupy:
+        there = calibrate(SHAPE, gain=gain, dark=None, gamma=-0.5, like=cupy.zeros(0))
+        assert there.n_invalid == 3
+        np.testing.assert_array_equal(there.gain.get(), ours.gain)
 
 
 def beam(means: list[float], used: list[bool] | None = None):  # type: ignore[no-untyped-def]

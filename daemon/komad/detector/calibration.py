@@ -58,18 +58,24 @@ def calibrate(
     xp = namespace(like)
     multiplier = xp.ones(shape, np.float32) if gain is None else beside(like, gain, np.float32)
     if gain is not None and gamma != 1:
-        positive = multiplier > 0
-        raised = np.power(np.where(positive, multiplier, np.float32(1)), np.float32(gamma))
-        multiplier = np.where(positive, raised, multiplier)
+        multiplier = _raised(multiplier, gamma)
     if dark is None:
         offset = xp.zeros(shape, np.float32)
     else:
-        offset = (-beside(like, dark) * multiplier).astype(np.float32, copy=False)
+        offset = (beside(like, dark) * multiplier).astype(np.float32, copy=False)
+        np.negative(offset, out=offset)
     invalid = ~((multiplier > 0) & np.isfinite(multiplier) & np.isfinite(offset))
     n_invalid = int(np.count_nonzero(invalid))
     if n_invalid:
         multiplier, offset = (np.where(invalid, np.float32(0), array) for array in (multiplier, offset))
     return Calibration(gain=multiplier, offset=offset, n_invalid=n_invalid)
+
+
+def _raised(gain: FloatArray, gamma: float) -> FloatArray:
+    """gain**gamma where it is positive, else the gain."""
+    positive = gain > 0
+    power = np.power(np.where(positive, gain, np.float32(1)), np.float32(gamma))
+    return np.where(positive, power, gain)
 
 
 def without_pattern(calibration: Calibration, pattern: Pattern, method: KomaMethod) -> Calibration:

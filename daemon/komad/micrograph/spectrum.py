@@ -56,7 +56,9 @@ def _mean_power(picture: FloatArray, length: int) -> Array:
         tiles -= tiles.mean(axis=(1, 2), keepdims=True)
         tiles *= window
         spectra = rfft2(tiles)
-        return (np.square(spectra.real) + np.square(spectra.imag)).sum(axis=0)
+        power = np.square(spectra.real)
+        power += np.square(spectra.imag)
+        return power.sum(axis=0)
 
     rows, columns = (_starts(n, length) for n in picture.shape)
     # A tile for each thread, but on a GPU a row of them: it is slow at many small things.
