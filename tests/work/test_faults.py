@@ -265,4 +265,4 @@ def test_jobs_of_an_earlier_life(settings: Settings, store: Store, make_movie: M
         Supervisor(store, settings).start()
     assert states(store) == {"a": ("queued", "held"), "b": ("queued", "held")}
     assert store.workers() == []
-    assert [line["event"] for line in lines] == ["job returned"] * 2
+    assert [line["event"] for line in lines] == ["devices chosen", *["job returned"] * 2]
