@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from komad import kernels
 from komad.arrays import DeviceFrames
 from komad.arrays.gpu import PinnedUploader
 from komad.kernels import cpu
-from komad.kernels.cuda import device
+from komad.kernels.cpu.filling import spots_and_scales
 from komad.model import ALL_FRAMES, OutlierPixels, outliers_at
 from tests.device import device_on_the_host
 
@@ -152,10 +151,109 @@ def test_add_filtered(cupy: Any) -> None:
     np.testing.assert_allclose(ours.get(), theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
-@pytest.mark.parametrize("source", sorted(path.name for path in device.SOURCES.glob("*.cu")))
-def test_nvcc_compiles(source: str, tmp_path: Path) -> None:
-    """NVIDIA's compiler takes the sources as they are, for a device of today, without a warning."""
-    macros = ["-DCOUNT=unsigned char", "-DN_SUMS=7"]
-    command = ["nvcc", "-arch=sm_90", "-std=c++17", "-Werror=all-warnings", *macros, "-cubin"]
-    subprocess.run([*command, "-o", str(tmp_path / "out"), str(device.SOURCES / source)], check=True)
+def stack_sum(dtype: str, shape: tuple[int, int]) -> kernels.RelativeStack:
+    """A stack sum of a few bad pixels, at corners and side by side too, with a gain, a dark, and what is no number."""
+    rng = np.random.default_rng(8)
+    ny, nx = shape
+    yx = rng.integers(0, shape, (max(1, ny * nx // 50), 2))
+    yx = np.unique(np.concatenate([yx, [[0, 0], [ny - 1, nx - 1]]]), axis=0).astype(np.int32)
+    if min(shape) > 20:
+        yx = np.unique(np.concatenate([yx, np.argwhere(np.ones((7, 7))) + 9]), axis=0).astype(np.int32)
+    keep = rng.choice([0.0, 0.4], len(yx)).astype(np.float32)
+    frame = rng.choice([ALL_FRAMES, 2], len(yx)).astype(np.int32)
+    bad = kernels.bad_pixels(OutlierPixels(yx=yx, keep=keep, frame=frame), shape)
+    pattern = 1 + 0.1 * rng.normal(size=shape) + 0.1 * rng.normal(size=nx)
+    total = rng.poisson(np.clip(40 * pattern, 0.1, None)).astype(dtype)
+    total[-1, -1] = 60_000
+    gain, offset = (rng.normal(m, 0.1, shape).astype(np.float32) for m in (1, -3))
+    gain[0, 0] = np.nan
+    return kernels.RelativeStack(
+        total=total, gain=gain, offset=offset, scale=1 / 37, offset_scale=1 / 41, bad=bad
+    )
+
+
+def running_total(shape: tuple[int, int]) -> npt.NDArray[np.int32]:
+    """Of three stacks."""
+    rng = np.random.default_rng(9)
+    lines = 0.1 * rng.normal(size=shape[1])
+    return (3 * 65536 * (1 + lines + 0.1 * rng.normal(size=shape))).astype(np.int32)
+
+
+def on(cupy: Any, stack: kernels.RelativeStack) -> kernels.RelativeStack:
+    """The same on the device."""
+    return replace(
+        stack, **{name: cupy.asarray(getattr(stack, name)) for name in ("total", "gain", "offset")}
+    )
+
+
+STACK_SHAPES = [(150, 300), (33, 65), (3, 40), (1, 1), (1100, 16)]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "int32", "float32", "float64"])
+def test_add_fixed_point(cupy: Any, dtype: str, sign: int) -> None:
+    """A running total has the whole numbers of the CPU, all of them: workers of both sides share its meaning."""
+    for shape in STACK_SHAPES:
+        stack, theirs = stack_sum(dtype, shape), running_total(shape)
+        ours = cupy.asarray(theirs)
+        how = {"unit": 65536, "limit": 64 * 65536, "sign": sign}
+        before = theirs.copy()
+        cpu.add_fixed_point(theirs, stack, **how)
+        kernels.add_fixed_point(ours, on(cupy, stack), **how)
+        assert (theirs != before).mean() > 0.9
+        np.testing.assert_array_equal(ours.get(), theirs)
+
+
+@pytest.mark.parametrize("shape", STACK_SHAPES)
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_line_means(cupy: Any, shape: tuple[int, int], dtype: str) -> None:
+    """Means along segments of columns and rows are those of the CPU, on the host."""
+    stack, total = stack_sum(dtype, shape), running_total(shape)
+    n_segments = (min(5, shape[0]), min(16, shape[1]))
+    ours = kernels.line_means(cupy.asarray(total), 1 / (3 * 65536), on(cupy, stack), n_segments)
+    for mine, theirs in zip(ours, cpu.line_means(total, 1 / (3 * 65536), stack, n_segments), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("n_taps", [1, 5, 9])
+@pytest.mark.parametrize("shape", [*STACK_SHAPES, (2100, 40)])
+def test_moments_and_pattern(cupy: Any, shape: tuple[int, int], n_taps: int) -> None:
+    """Sums of squares, over the same bands of a large picture, and the pattern are those of the CPU."""
+    rng = np.random.default_rng(10)
+    stack, total = stack_sum("uint16", shape), running_total(shape)
+    lines = tuple(rng.normal(0, 0.1, n).astype(np.float32) for n in (*shape, *shape))
+    taps = np.concatenate([half := rng.normal(0, 0.2, n_taps // 2), [0.3], half[::-1]]).astype(np.float32)
+    inverse, there = 1 / (3 * 65536), cupy.asarray(total)
+    ours = kernels.pixel_moments(there, inverse, on(cupy, stack), lines, taps)
+    theirs = cpu.pixel_moments(total, inverse, stack, lines, taps)
+    scale = np.sqrt(theirs[0] * theirs[2])
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * scale)
+    scales = {"scales": (0.7, 0.8, 0.9)}
+    pattern = kernels.shared_pattern(there, inverse, stack.bad, lines[:2], taps, **scales)
+    expected = cpu.shared_pattern(total, inverse, stack.bad, lines[:2], taps, **scales)
+    np.testing.assert_allclose(pattern.get(), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("shape", [(7, 150, 300), (3, 64, 64), (1, 5, 7)])
+def test_block_moments(cupy: Any, shape: tuple[int, int, int]) -> None:
+    """Sums of squares without the means of blocks are those of the CPU, also of blocks that the edge cuts."""
+    values = np.random.default_rng(11).normal(5, 1, shape).astype(np.float32)
+    values += np.arange(shape[2], dtype=np.float32) / 10
+    ours = kernels.block_moments(cupy.asarray(values), block=16)
+    np.testing.assert_allclose(ours, cpu.block_moments(values, 16), rtol=1e-4)
+
+
+@pytest.mark.parametrize("fill", ["mean", "draw"])
+@pytest.mark.parametrize("dark", [0.0, 0.1])
+def test_what_stands_in_for_outliers(cupy: Any, fill: Any, dark: float) -> None:
+    """References on a device give the CPU's weights, bit for bit, also where gain and dark are no numbers."""
+    gain, offset = references()
+    offset *= np.float32(dark)
+    outliers = kernels.plan_outliers(some_outliers(), SHAPE, fill)
+    gain[70:74, 70:79] = offset[0, 0] = np.nan
+    expected = spots_and_scales(outliers, gain, offset, 2)
+    for ours, theirs in zip(
+        spots_and_scales(outliers, cupy.asarray(gain), cupy.asarray(offset), 2), expected, strict=True
+    ):
+        assert ours.tobytes() == theirs.tobytes()
+    assert np.isfinite(expected[1]).all()

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import scipy.ndimage
 
 from komad import kernels
+from komad.arrays import Array, beside, namespace
 from komad.detector.beam import without_beam
 from komad.detector.calibration import Calibration
 from komad.errors import MovieError
@@ -37,9 +38,9 @@ class RunningTotal:
     In whole numbers: a total is the same to the last bit whatever was added and taken off on the way to it.
     """
 
-    def __init__(self, shape: tuple[int, int]) -> None:
-        """Start with nothing."""
-        self.total: npt.NDArray[np.int32] = np.zeros(shape, np.int32)
+    def __init__(self, shape: tuple[int, int], *, like: Array | None = None) -> None:
+        """Start with nothing, on the device on which `like` is, if any."""
+        self.total: npt.NDArray[np.int32] = namespace(like).zeros(shape, np.int32)
         """(ny, nx) in units of mean / UNIT."""
         self.n_stacks = 0
 
@@ -63,7 +64,7 @@ class RunningTotal:
                 f"a stack sum of {stack.total.shape[1]} x {stack.total.shape[0]} pixels does not fit a running total "
                 f"of {self.total.shape[1]} x {self.total.shape[0]}: start another series"
             )
-        relative = _relative(stack, calibration)
+        relative = _relative(stack, calibration, self.total)
         kernels.add_fixed_point(self.total, relative, unit=UNIT, limit=LIMIT, sign=sign)
         self.n_stacks += sign
 
@@ -89,11 +90,12 @@ def measure_pattern(others: RunningTotal, own: StackSum, calibration: Calibratio
 
     Returns
     -------
-    The pattern, zero at the movie's own outliers; None without neighbours, or without counts in the movie.
+    The pattern, zero at the movie's own outliers, where the running total is; None without neighbours, or without
+    counts in the movie.
     """
     if others.n_stacks == 0 or own.facts.mean_e_per_px <= 0:
         return None
-    relative = _relative(own, calibration)
+    relative = _relative(own, calibration, others.total)
     inverse = 1 / (others.n_stacks * UNIT)
     ny, nx = others.total.shape
     columns, rows = kernels.line_means(others.total, inverse, relative, _segments((ny, nx)))
@@ -129,14 +131,15 @@ def measure_pattern(others: RunningTotal, own: StackSum, calibration: Calibratio
     )
 
 
-def _relative(stack: StackSum, calibration: Calibration) -> kernels.RelativeStack:
+def _relative(stack: StackSum, calibration: Calibration, like: Array) -> kernels.RelativeStack:
+    """The stack sum where `like` is; raw, as it was stored."""
     mean = stack.facts.mean_e_per_px
     if mean <= 0:
         raise MovieError(f"a stack sum of mean {mean:g} e/px shows no beam: leave it out of the window")
     return kernels.RelativeStack(
-        total=stack.total,
-        gain=calibration.gain,
-        offset=calibration.offset,
+        total=beside(like, stack.total),
+        gain=beside(like, calibration.gain),
+        offset=beside(like, calibration.offset),
         scale=1 / mean,
         offset_scale=len(stack.frame_means) / mean,
         bad=kernels.bad_pixels(stack.outliers, (stack.total.shape[0], stack.total.shape[1])),

@@ -1,6 +1,7 @@
 """The hot loops, each behind one signature: `cpu` (numba) for NumPy arrays, a CUDA twin for CuPy arrays.
 
-Callers use the functions here; which side runs follows from the arrays given.
+Callers use the functions here; which side runs follows from the arrays given. What is small (lines, moments, shifts,
+weights, outliers) is of NumPy on both sides.
 """
 
 from __future__ import annotations
@@ -224,7 +225,7 @@ def add_fixed_point(
     """Add a stack sum in whole numbers of 1 / `unit` of its mean to `total`, in place, or take it off (sign -1).
 
     Its bad pixels are mixed with the mean of the good ones among the 5 x 5 around them. The same stack gives the same
-    numbers whatever the number of threads, without liberties in the arithmetic.
+    numbers whatever the number of threads, and on a GPU, without liberties in the arithmetic.
 
     Parameters
     ----------
@@ -303,4 +304,4 @@ def block_moments(values: FloatArray, *, block: int) -> npt.NDArray[np.float64]:
 
     Returns (n_frames + 1,); blocks of block x block pixels, smaller ones at the far edges.
     """
-    return np.asarray(_side(values).block_moments(values, block))
+    return _side(values).block_moments(values, block)

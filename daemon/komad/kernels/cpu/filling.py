@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from komad.arrays import beside, namespace, to_host
 from komad.kernels.cpu.bands import FloatArray, exact
 from komad.kernels.plan import WINDOW, Outliers
 from komad.model import ALL_FRAMES
@@ -33,7 +34,8 @@ def spots_and_scales(
 ) -> tuple[Records, FloatArray]:
     """(n,) SPOT and (n, WINDOW, WINDOW) weights, gain and offset taken into them, the part that is kept left out.
 
-    `first_frame` is the one of the movie with which the frames of the loop begin.
+    `first_frame` is the one of the movie with which the frames of the loop begin. Gain and offset may be on a device:
+    only what lies in the windows is brought from there.
     """
     spots = np.zeros(len(outliers.column), SPOT)
     spots["x"], spots["keep"] = outliers.column, outliers.keep
@@ -41,15 +43,18 @@ def spots_and_scales(
     later = np.where(outliers.frame < first_frame, NEVER, outliers.frame - first_frame)
     spots["frame"] = np.where(outliers.frame == ALL_FRAMES, ALL_FRAMES, later)
     scale = outliers.weight * (1 - outliers.keep)[:, None, None]
-    has_offset = bool(offset.any())
+    cells = np.arange(WINDOW)
+    at = spots["top"][:, None, None] + cells[:, None], spots["left"][:, None, None] + cells
+    y, x = (beside(gain, it) for it in at)
+    gains, offsets = to_host(namespace(gain).stack([gain[y, x], offset[y, x]]))
+    has_offset = bool(offsets.any())
     for i in range(WINDOW):
         for j in range(WINDOW):
-            at = spots["top"] + i, spots["left"] + j
             weight = scale[:, i, j].copy()
             # Gain and dark of a bad pixel may be no numbers.
-            np.multiply(weight, gain[at], out=scale[:, i, j], where=weight != 0)
+            np.multiply(weight, gains[:, i, j], out=scale[:, i, j], where=weight != 0)
             if has_offset:
-                spots["summand"] += np.where(weight != 0, weight * offset[at], 0)
+                spots["summand"] += np.where(weight != 0, weight * offsets[:, i, j], 0)
     return spots, scale
 
 

@@ -6,6 +6,19 @@ the tests run all of this on the host, the same sources compiled by a C++ compil
 
 from komad.kernels.cuda.alignment import aligned_sum, alignment_gradient
 from komad.kernels.cuda.frames import correct, reduce, sum_frames
+from komad.kernels.cuda.koma import add_fixed_point, block_moments, line_means, pixel_moments, shared_pattern
 from komad.kernels.cuda.spectra import add_filtered
 
-__all__ = ["add_filtered", "aligned_sum", "alignment_gradient", "correct", "reduce", "sum_frames"]
+__all__ = [
+    "add_filtered",
+    "add_fixed_point",
+    "aligned_sum",
+    "alignment_gradient",
+    "block_moments",
+    "correct",
+    "line_means",
+    "pixel_moments",
+    "reduce",
+    "shared_pattern",
+    "sum_frames",
+]

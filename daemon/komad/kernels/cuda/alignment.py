@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 
-from komad.arrays import Array, namespace, to_host
+from komad.arrays import Array, beside, namespace, to_host
 from komad.kernels.cuda import device
 
 _I = np.int32
@@ -14,31 +13,34 @@ _I = np.int32
 
 def aligned_sum(values: Array, ky: Array, kx: Array, shifts: Array) -> Array:
     """See `komad.kernels.aligned_sum`."""
-    xp = namespace(values)
     n_windows, n_frames, my, mx = values.shape
-    total = xp.empty((n_windows, my, mx), np.complex64)
-    given = (xp.ascontiguousarray(values), *_waves(xp, ky, kx, shifts), total)
+    total = namespace(values).empty((n_windows, my, mx), np.complex64)
+    given = (beside(values, values), *_waves(values, ky, kx, shifts), total)
     device.launch("alignment.cu", "aligned_sum", total.size, *given, _I(n_frames), _I(my), _I(mx))
     return total
 
 
-def alignment_gradient(values: Array, ky: Array, kx: Array, shifts: Array, pull: Array) -> Array:
+def alignment_gradient(
+    values: Array, ky: Array, kx: Array, shifts: Array, pull: Array
+) -> npt.NDArray[np.float64]:
     """See `komad.kernels.alignment_gradient`."""
-    xp = namespace(values)
     n_windows, n_frames, my, mx = values.shape
-    partial = xp.empty((n_windows, n_frames, my, 2), np.float64)
-    waves, k = _waves(xp, ky, kx, shifts), (xp.asarray(ky), xp.asarray(kx))
-    given = (xp.ascontiguousarray(values), *waves, *k, xp.ascontiguousarray(pull), partial)
-    n_items = n_windows * n_frames * my
-    device.launch("alignment.cu", "alignment_gradient", n_items, *given, _I(n_frames), _I(my), _I(mx))
-    return to_host(partial.sum(axis=2))
+    n_bands = -(-my // device.BAND_ROWS)
+    partial = namespace(values).empty((2, n_windows, n_frames, n_bands * device.LANES), np.float32)
+    k = (beside(values, it, np.float32) for it in (ky, kx))
+    given = (beside(values, values), *_waves(values, ky, kx, shifts), *k, beside(values, pull), partial)
+    sizes = map(_I, (n_frames, n_bands, my, mx))
+    device.launch("alignment.cu", "alignment_gradient", partial.size // 2, *given, *sizes)
+    gradient = to_host(partial.sum(axis=3, dtype=np.float64))
+    return np.ascontiguousarray(4 * np.pi * np.moveaxis(gradient, 0, 2))
 
 
-def _waves(xp: Any, ky: Array, kx: Array, shifts: Array) -> tuple[Array, Array]:
+def _waves(values: Array, ky: Array, kx: Array, shifts: Array) -> list[Array]:
     """The separable factors of exp(-2 pi i k . shift): (n_windows, n_frames, my) and (..., mx) complex64."""
-    turns = (
-        xp.exp(-2j * np.pi * xp.asarray(shifts)[:, :, axis, None] * xp.asarray(k).astype(np.float64))
-        for axis, k in enumerate((ky, kx))
-    )
-    wave_y, wave_x = (xp.ascontiguousarray(turn.astype(np.complex64)) for turn in turns)
-    return wave_y, wave_x
+    there, found = beside(values, shifts, np.float64), []
+    for axis, k in enumerate((ky, kx)):
+        wave = namespace(values).empty((*values.shape[:2], len(k)), np.complex64)
+        given = (there, beside(values, k, np.float32), wave, _I(axis), _I(len(k)))
+        device.launch("alignment.cu", "waves", wave.size, *given)
+        found.append(wave)
+    return found

@@ -9,10 +9,29 @@ from typing import Any
 import numpy as np
 
 from komad.arrays import namespace
+from komad.kernels.cpu.vector import BLOCK
+from komad.kernels.plan import SUB_PIXEL_STEPS, TAPS, TILE, WINDOW
+from komad.model import ALL_FRAMES
 
 SOURCES = Path(__file__).parent
-BLOCK = 256
-"""Threads per block: enough to hide the latency of memory on every device, few enough for the registers of each."""
+THREADS = 256
+"""Per block: enough to hide the latency of memory on every device, few enough for the registers of each."""
+LANES = 32
+"""Threads that share a row: those of a warp, which read together."""
+BAND_ROWS = 8
+"""Rows that each of them goes through where many are summed up."""
+SIZES = {
+    "LANES": LANES,
+    "BAND_ROWS": BAND_ROWS,
+    "TAPS": TAPS,
+    "STEPS": SUB_PIXEL_STEPS,
+    "TILE_Y": TILE[0],
+    "TILE_X": TILE[1],
+    "BLOCK_Y": BLOCK[0],
+    "BLOCK_X": BLOCK[1],
+    "WINDOW": WINDOW,
+    "ALL_FRAMES": f"({ALL_FRAMES})",
+}
 
 C_TYPES = {
     "uint8": "unsigned char",
@@ -35,12 +54,25 @@ def launch(source: str, kernel: str, n_items: int, *arguments: Any, **defines: o
     arguments : the others: arrays, contiguous and on the device, and NumPy scalars of the parameter's type.
     defines : macros to compile with; each choice is a module of its own, compiled once per device and kept on disk.
     """
+    if not n_items:
+        return
     xp = namespace(*arguments)
-    function = _module(xp, source, tuple(sorted(defines.items())), xp.cuda.Device().id).get_function(kernel)
-    function((-(-n_items // BLOCK),), (BLOCK,), (np.int64(n_items), *arguments))
+    module = _module(xp, source, tuple(sorted(defines.items())), xp.cuda.Device().id)
+    n_blocks = -(-n_items // THREADS)
+    module.get_function(kernel)((n_blocks,), (THREADS,), (np.int64(n_items), *arguments))
+
+
+def text(source: str) -> str:
+    """A source in one piece: CuPy knows what it keeps on disk by this text, and sees no change of an included file."""
+    sizes = "".join(f"#define {name} {value}\n" for name, value in SIZES.items())
+    return sizes + "".join((SOURCES / name).read_text(encoding="utf-8") for name in ("common.cuh", source))
+
+
+def options(defines: tuple[tuple[str, object], ...]) -> tuple[str, ...]:
+    """What the compiler is told."""
+    return ("--std=c++17", *(f"-D{name}={value}" for name, value in defines))
 
 
 @cache
 def _module(xp: Any, source: str, defines: tuple[tuple[str, object], ...], device: int) -> Any:  # noqa: ARG001 - part of the key
-    options = ("--std=c++17", f"-I{SOURCES}", *(f"-D{name}={value}" for name, value in defines))
-    return xp.RawModule(code=(SOURCES / source).read_text(encoding="utf-8"), options=options)
+    return xp.RawModule(code=text(source), options=options(defines))

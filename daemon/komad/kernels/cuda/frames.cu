@@ -1,11 +1,5 @@
 // Raw counts to corrected pixels, a group of frames at a time.
 
-#include "common.cuh"
-
-#define ALL_FRAMES (-1)
-
-#define WINDOW 5
-
 struct Spot {  // as kernels/cpu/filling.py, SPOT
     int x;
     int frame;
@@ -17,7 +11,8 @@ struct Spot {  // as kernels/cpu/filling.py, SPOT
 
 // planes[g, p] = frames[g, p] gain[p] + offset[p]
 KERNEL calibrate(
-    long long n_items, const COUNT *frames, const float *gain, const float *offset, float *planes, int n_frames
+    long long n_items, const COUNT *__restrict__ frames, const float *__restrict__ gain, const float *__restrict__ offset,
+    float *__restrict__ planes, int n_frames
 ) {
     const long long p = ITEM;
     if (p >= n_items) return;
@@ -30,8 +25,9 @@ KERNEL calibrate(
 // Puts what stands in for each outlier into the planes, as `replaced_value` of kernels/cpu/filling.py does; one item per
 // outlier and frame of the group.
 KERNEL fill(
-    long long n_items, const COUNT *frames, const float *gain, const float *offset, float *planes, const int *row,
-    const Spot *spots, const float *scale, int draw, int first_frame, int n_spots, int ny, int nx
+    long long n_items, const COUNT *__restrict__ frames, const float *__restrict__ gain, const float *__restrict__ offset,
+    float *__restrict__ planes, const int *__restrict__ row, const Spot *__restrict__ spots,
+    const float *__restrict__ scale, int draw, int first_frame, int n_spots, int ny, int nx
 ) {
     const long long item = ITEM;
     if (item >= n_items) return;
@@ -69,9 +65,13 @@ KERNEL fill(
 }
 
 // binned[g, Y, X] = sum over a block of factor x factor pixels
-KERNEL bin(long long n_items, const float *planes, float *binned, int factor, int ny, int nx, int my, int mx) {
+KERNEL bin(
+    long long n_items, const float *__restrict__ planes, float *__restrict__ binned, int factor, int ny, int nx, int my,
+    int mx
+) {
     const long long item = ITEM;
     if (item >= n_items) return;
+    // One thread after the other: what a load leaves over of its line, the next ones find in the L1 cache.
     const int X = item % mx, Y = item / mx % my;
     const float *corner = planes + (item / ((long long)mx * my) * ny + (long long)Y * factor) * nx + X * factor;
     float total = 0;

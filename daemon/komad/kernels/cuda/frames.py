@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from komad.arrays import Array, DeviceFrames, namespace, some_frames, to_host
+from komad.arrays import Array, DeviceFrames, beside, namespace, some_frames, to_host
 from komad.kernels.cpu.filling import spots_and_scales
+from komad.kernels.cpu.vector import BLOCK
 from komad.kernels.cuda import device
 from komad.kernels.plan import TILE, FrameSums, Outliers, lanczos_weights
 
 _I = np.int32
+_SOURCE = 5  # whole numbers of a Source in fused.cu
 
 
 def sum_frames(frames: Array) -> FrameSums:
@@ -50,41 +52,39 @@ def correct(
     xp = namespace(frames)
     ny, nx = gain.shape
     used = np.flatnonzero(np.asarray(coefficients).any(axis=1)).astype(_I)
+    # The kernels do not check what they are given.
+    assert shifts.shape == (len(frames), -(-ny // TILE[0]) + 1, -(-nx // TILE[1]) + 1, 2)
+    assert np.isfinite(shifts[used]).all()
     nodes = tuple(map(_I, (*shifts.shape[1:3], ny, nx)))
-    shifts, weights = (xp.ascontiguousarray(xp.asarray(it), np.float32) for it in (shifts, lanczos_weights()))
-    coefficients = xp.ascontiguousarray(xp.asarray(coefficients), np.float32)
+    shifts, coefficients, weights = (
+        beside(frames, it, np.float32) for it in (shifts, coefficients, lanczos_weights())
+    )
     n_sums = coefficients.shape[1]
     sums = xp.zeros((n_sums, ny, nx), np.float32)
     plain, n_covering = xp.zeros((ny, nx), np.float32), xp.empty((ny, nx), np.int32)
-    everyone = (xp.asarray(used), _I(len(used)))
+    everyone = (beside(frames, used), _I(len(used)))
 
     def launch(kernel: str, n_items: int, *arguments: Any) -> None:
         device.launch("fused.cu", kernel, n_items, *arguments, N_SUMS=n_sums)
 
     launch("count_covering", ny * nx, shifts, *everyone, *nodes, n_covering)
     corrected = _Corrected(frames, gain, offset, outliers, first_frame)
+    blocks = (-(-ny // BLOCK[0]), -(-nx // BLOCK[1]))
+    n_blocks = tuple(map(_I, blocks))
     for group in corrected.groups(used):
-        some = (xp.asarray(group), _I(len(group)))
-        where = (n_covering, _I(len(used)), weights, *nodes)
-        launch(
-            "accumulate", ny * nx, corrected.planes(group), shifts, coefficients, *some, *where, sums, plain
-        )
+        frame = beside(frames, group)
+        sources = xp.empty((len(group), *blocks, _SOURCE), np.int32)
+        launch("positions", sources.size // _SOURCE, shifts, frame, *nodes, *n_blocks, sources)
+        given = (corrected.planes(group), sources, shifts, coefficients, frame, _I(len(group)))
+        where = (n_covering, _I(len(used)), weights, *nodes, *n_blocks)
+        launch("accumulate", ny * nx, *given, *where, sums, plain)
     tiles_y, tiles_x = -(-ny // TILE[0]), -(-nx // TILE[1])
-    level = xp.empty(tiles_y * tiles_x, np.float32)
-    launch("tile_levels", level.size, plain, n_covering, _I(tiles_x), _I(ny), _I(nx), level)
-    launch(
-        "fill_in",
-        ny * nx,
-        shifts,
-        coefficients,
-        *everyone,
-        n_covering,
-        plain,
-        level,
-        _I(tiles_x),
-        *nodes,
-        sums,
-    )
+    partial = xp.empty((2, tiles_y * tiles_x, device.LANES), np.float64)
+    launch("tile_sums", partial.size // 2, plain, n_covering, _I(tiles_x), _I(ny), _I(nx), partial)
+    total, n_values = partial.sum(axis=2)
+    level = (total / xp.maximum(n_values, 1)).astype(np.float32)
+    given = (shifts, coefficients, *everyone, n_covering, plain, level, _I(tiles_x), *nodes)
+    launch("fill_in", ny * nx, *given, sums)
     return sums
 
 
@@ -95,12 +95,14 @@ class _Corrected:
         self, frames: Array, gain: Array, offset: Array, outliers: Outliers, first_frame: int
     ) -> None:
         xp = namespace(frames)
-        spots, scale = spots_and_scales(outliers, to_host(gain), to_host(offset), first_frame)
+        spots, scale = spots_and_scales(outliers, gain, offset, first_frame)
         row = np.repeat(np.arange(gain.shape[0], dtype=np.int32), np.diff(outliers.row_start))
         self._frames = frames
-        self._references = tuple(xp.ascontiguousarray(it, np.float32) for it in (gain, offset))
+        self._references = tuple(beside(frames, it, np.float32) for it in (gain, offset))
         # Records as bytes: CuPy has no structured types.
-        self._row, self._spots, self._scale = map(xp.asarray, (row, spots.view(np.uint8), scale))
+        self._row, self._spots, self._scale = (
+            beside(frames, it) for it in (row, spots.view(np.uint8), scale)
+        )
         self._draw = outliers.draw
         self._at_a_time = frames.at_a_time if isinstance(frames, DeviceFrames) else len(frames)
         self._planes = xp.empty((0, *gain.shape), np.float32)

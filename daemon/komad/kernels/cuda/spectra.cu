@@ -1,11 +1,9 @@
 // Filters over spectra, as kernels/cpu/spectra.py.
 
-#include "common.cuh"
-
 // total[y, x] += spectrum[y, x] * table at |k|
 KERNEL add_filtered(
-    long long n_items, Complex *total, const Complex *spectrum, const float *ky, const float *kx, const float *table,
-    float per_step, int n_table, int mx
+    long long n_items, Complex *__restrict__ total, const Complex *__restrict__ spectrum, const float *__restrict__ ky,
+    const float *__restrict__ kx, const float *__restrict__ table, float per_step, int n_table, int mx
 ) {
     const long long item = ITEM;
     if (item >= n_items) return;
@@ -14,6 +12,6 @@ KERNEL add_filtered(
     const int i = min((int)position, n_table - 2);
     const float fraction = position - (float)i;
     const float factor = table[i] + fraction * (table[i + 1] - table[i]);
-    total[item].re += spectrum[item].re * factor;
-    total[item].im += spectrum[item].im * factor;
+    const Complex before = total[item], added = spectrum[item];
+    total[item] = {before.re + added.re * factor, before.im + added.im * factor};
 }
