@@ -71,6 +71,24 @@ def simulate(*, corners_angstrom: float | None = None, length: int = 1024, **cha
     return Movie(small=small, truth=movie.truth, spec=spec)
 
 
+def crystal(contrast: float, seed: int) -> tuple[npt.NDArray[np.float32], FloatArray]:
+    """24 frames (y, x) of a perfect lattice of 5 to 7 pixels that drifts evenly, and its displacement (24, 2)."""
+    rng = np.random.default_rng(seed)
+    length, n_frames = 160, 24
+    reciprocal = np.linalg.inv(np.array([[5.5, 1.7], [-1.2, 6.5]])).T
+    orders = [(h, k) for h in range(-2, 3) for k in range(-2, 3) if (h, k) > (0, 0)]
+    waves = [np.array(order) @ reciprocal for order in orders]
+    spots = [(q, rng.normal(), rng.uniform(0, 2 * np.pi)) for q in waves if np.hypot(*q) < 0.4]
+    y, x = np.mgrid[:length, :length]
+    displacement = np.linspace(0, 1, n_frames)[:, None] * [9.0, 7.0]
+    frames = np.empty((n_frames, length, length), np.float32)
+    for t, (dy, dx) in enumerate(displacement):
+        picture = sum(a * np.cos(2 * np.pi * (q @ (y.ravel() - dy, x.ravel() - dx)) + p) for q, a, p in spots)
+        picture *= contrast / np.sqrt(sum(a * a for _, a, _ in spots) / 2)
+        frames[t] = 100 + picture.reshape(length, length) + rng.normal(size=(length, length))
+    return frames, displacement
+
+
 _KNOWN: Any = object()
 
 

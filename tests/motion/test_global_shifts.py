@@ -12,6 +12,7 @@ from komad.errors import MotionError
 from komad.model import MotionModel
 from komad.model.motion import early_late_px, path_length_px
 from komad.motion import estimate_motion
+from tests.motion.movies import crystal
 from tests.toy import ToyMovie, rms_error, toy_movie
 
 
@@ -125,23 +126,12 @@ def test_a_long_even_drift_is_followed(seed: int) -> None:
 @pytest.mark.parametrize(("contrast", "seed"), [(2.0, 1), (0.3, 2), (0.12, 1)])
 def test_a_crystal_is_not_taken_one_unit_cell_off(contrast: float, seed: int) -> None:
     """A perfect lattice fits at every unit cell (5 to 7 px); frames that follow one another stay together."""
-    rng = np.random.default_rng(seed)
-    length, n_frames = 160, 24
-    reciprocal = np.linalg.inv(np.array([[5.5, 1.7], [-1.2, 6.5]])).T
-    orders = [(h, k) for h in range(-2, 3) for k in range(-2, 3) if (h, k) > (0, 0)]
-    waves = [np.array(order) @ reciprocal for order in orders]
-    spots = [(q, rng.normal(), rng.uniform(0, 2 * np.pi)) for q in waves if np.hypot(*q) < 0.4]
-    y, x = np.mgrid[:length, :length]
-    displacement = np.linspace(0, 1, n_frames)[:, None] * [9.0, 7.0]
-    frames = np.empty((n_frames, length, length), np.float32)
-    for t, (dy, dx) in enumerate(displacement):
-        crystal = sum(a * np.cos(2 * np.pi * (q @ (y.ravel() - dy, x.ravel() - dx)) + p) for q, a, p in spots)
-        crystal *= contrast / np.sqrt(sum(a * a for _, a, _ in spots) / 2)
-        frames[t] = 100 + crystal.reshape(length, length) + rng.normal(size=(length, length))
+    frames, displacement = crystal(contrast, seed)
+    n_frames, *shape = frames.shape
     motion = estimate_motion(
         frames,
         used=np.ones(n_frames, bool),
-        shape=(length, length),
+        shape=(shape[0], shape[1]),
         binning=1,
         pixel_size_angstrom=4.0,
         exposure=np.linspace(1.2, 1.2 * n_frames, n_frames),

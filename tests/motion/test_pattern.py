@@ -10,7 +10,7 @@ from komad import kernels
 from komad.motion import pattern
 from komad.motion.global_shifts import refine
 from komad.motion.pattern import Sums, fit_ratio, pulls
-from komad.motion.weights import Weighting, on_rings
+from komad.motion.weights import Weighting
 from tests.motion.synthetic import Synthetic, draw, falling_q, grid, log_density
 
 FloatArray = npt.NDArray[np.float64]
@@ -23,7 +23,7 @@ PATH = np.array([[2.0, -1.0], [1.0, 0.5], [0.3, 0.2], [-1.0, 0.1], [-2.3, 0.2]])
 def sums(made: Synthetic, shifts: FloatArray) -> Sums:
     """The sums that belong to these shifts."""
     spectra = made.spectra
-    level = on_rings(spectra.q, spectra)[None].astype(np.complex64)
+    level = spectra.rings.picture(spectra.q)[None].astype(np.complex64)
     aligned, overlap = (
         kernels.aligned_sum(values, spectra.rings.ky, spectra.rings.kx, shifts[None])[0]
         for values in (spectra.values, level)
@@ -74,7 +74,7 @@ def test_pulls_are_the_slope_of_the_likelihood(ratio: float) -> None:
     spectra = made.spectra
     at = PATH + np.random.default_rng(1).normal(0, 0.3, PATH.shape)
     specimen, static = pulls(ratio, sums(made, at), made.found, spectra)
-    level = on_rings(spectra.q, spectra)[None].astype(np.complex64)
+    level = spectra.rings.picture(spectra.q)[None].astype(np.complex64)
     slope, held = (
         kernels.alignment_gradient(values, spectra.rings.ky, spectra.rings.kx, at[None], pull[None])[0]
         for values, pull in ((spectra.values, specimen), (level, static))

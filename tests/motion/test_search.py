@@ -80,8 +80,8 @@ def test_the_detectors_own_peak_is_passed_over() -> None:
     spectra = draw(rings, signal=1.0, q=np.ones((2, 16))).spectra
     window = _window((32, 32), 10.0)
     both = correlated({(0, 0): 5.0, (29, 4): 3.0})
-    np.testing.assert_allclose(_highest(both, spectra, window, origin=False), [-3, 4], atol=1e-4)
-    np.testing.assert_allclose(_highest(both, spectra, window, origin=True), [0, 0], atol=1e-4)
+    np.testing.assert_allclose(_highest(spectra, window, both[None], origin=False), [[-3, 4]], atol=1e-4)
+    np.testing.assert_allclose(_highest(spectra, window, both[None], origin=True), [[0, 0]], atol=1e-4)
 
 
 def test_the_top_of_a_peak_lies_between_pixels() -> None:
@@ -89,8 +89,8 @@ def test_the_top_of_a_peak_lies_between_pixels() -> None:
     rings = grid(32, low=0.02)
     spectra = draw(rings, signal=1.0, q=np.ones((2, 16))).spectra
     peak = {(6, 3): 4.0, (5, 3): 3.0, (7, 3): 1.0, (6, 2): 2.0, (6, 4): 3.0, (15, 15): 9.0}
-    found = _highest(correlated(peak), spectra, _window((32, 32), 10.0), origin=False)
-    np.testing.assert_allclose(found, [6 - 0.25, 3 + 1 / 6], atol=1e-4)
+    found = _highest(spectra, _window((32, 32), 10.0), correlated(peak)[None], origin=False)
+    np.testing.assert_allclose(found, [[6 - 0.25, 3 + 1 / 6]], atol=1e-4)
 
 
 @pytest.mark.parametrize(("n_frames", "length"), [(300, 96), (12, 258)], ids=["many frames", "cut to 256"])

@@ -11,7 +11,7 @@ import pytest
 
 from komad import kernels
 from komad.motion.spectra import aligned_power
-from komad.motion.weights import Weighting, fisher_information, log_likelihood, on_rings
+from komad.motion.weights import Weighting, fisher_information, log_likelihood
 from tests.motion.synthetic import Synthetic, draw, falling_q, grid, log_density
 
 FloatArray = npt.NDArray[np.float64]
@@ -39,7 +39,7 @@ def gradients(made: Synthetic, weight: FloatArray, shifts: FloatArray) -> FloatA
     spectra = made.spectra
     shifts = np.repeat(shifts[None], len(spectra.values), axis=0)
     aligned = kernels.aligned_sum(spectra.values, spectra.rings.ky, spectra.rings.kx, shifts)
-    pull = aligned * on_rings(weight, spectra)
+    pull = aligned * spectra.rings.picture(weight)
     return kernels.alignment_gradient(spectra.values, spectra.rings.ky, spectra.rings.kx, shifts, pull)
 
 
@@ -113,7 +113,7 @@ def test_overlap_lessens_the_information(draws: Synthetic) -> None:
 def test_values_are_laid_on_their_rings(draws: Synthetic) -> None:
     """Zero where a coefficient takes no part."""
     values = np.arange(1.0, 17.0).reshape(2, 8)
-    picture = on_rings(values, draws.spectra)
+    picture = RINGS.picture(values)
     inside = RINGS.index >= 0
     np.testing.assert_array_equal(picture[:, inside], values[:, RINGS.index[inside]])
     assert not picture[:, ~inside].any()

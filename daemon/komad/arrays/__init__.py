@@ -27,6 +27,7 @@ __all__ = [
     "irfft2",
     "namespace",
     "parallel_map",
+    "portions",
     "rfft2",
     "some_frames",
     "thread_count",
@@ -34,6 +35,9 @@ __all__ = [
     "to_host",
     "wait_for",
 ]
+
+CPU_PORTION_BYTES, GPU_PORTION_BYTES = 2**22, 2**28
+"""What is computed in one go: what stays in a core's cache, and what keeps a GPU busy."""
 
 Array = npt.NDArray[Any]
 Result = TypeVar("Result")
@@ -101,6 +105,16 @@ def parallel_map(like: Any, function: Callable[..., Result], *items: Iterable[An
     if namespace(like) is np:
         return thread_pool().map(function, *items)
     return map(function, *items)
+
+
+def portions(like: Any, n_items: int, bytes_each: int) -> list[slice]:
+    """`range(n_items)` in pieces that are computed in one go where `like` is.
+
+    `bytes_each` is what an item takes while it is computed. The pieces do not depend on the number of threads.
+    """
+    size = CPU_PORTION_BYTES if namespace(like) is np else GPU_PORTION_BYTES
+    step = max(1, size // bytes_each)
+    return [slice(first, min(first + step, n_items)) for first in range(0, n_items, step)]
 
 
 def thread_count() -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from komad import kernels
+from komad.arrays import Array, beside, namespace, to_host
 from komad.config import Processing
 from komad.errors import MotionError, ParameterError
 from komad.model import outliers_at
@@ -30,7 +31,6 @@ from komad.optics.exposure import signal_left
 from komad.optics.frequency import fast_even_length_below
 
 FloatArray = npt.NDArray[np.float64]
-Frames = npt.NDArray[np.float32]
 
 TAPER_FRACTION = 0.05
 """Part of each side of a whole frame over which it fades to its mean, so that its edges do not correlate."""
@@ -59,8 +59,8 @@ LEAST_SIGNAL_LEFT = 1e-6
 class _Movie:
     """What is known of the frames that are used."""
 
-    frames: Frames
-    """(n, y, x) small frames."""
+    frames: Array
+    """(n, y, x) float32 small frames."""
     moments: FloatArray
     """(n,) exposure in the middle of each frame, e/Å²; its index where the dose is unknown."""
     exposure: FloatArray | None
@@ -94,11 +94,11 @@ class _Movie:
     def rings(self, shape: tuple[int, int], n_rings: int, periods: int, band: float) -> Rings:
         """Rings of a window, without what is too coarse and what is finer than `band`."""
         low = max(self.small_pixel / LOWEST_RESOLUTION_ANGSTROM, periods / min(shape))
-        return make_rings(shape, n_rings=n_rings, low=low, high=band)
+        return make_rings(shape, n_rings=n_rings, low=low, high=band, like=self.frames)
 
 
 def estimate_motion(
-    small: Frames,  # (n_used, y, x)
+    small: Array,  # (n_used, y, x) float32
     *,
     used: npt.NDArray[np.bool_],  # (n_frames,)
     shape: tuple[int, int],
@@ -112,7 +112,7 @@ def estimate_motion(
 
     Parameters
     ----------
-    small : gain-corrected frames that are used, binned.
+    small : gain-corrected frames that are used, binned. All that is large is computed where they are.
     used : which frames of the movie they are.
     shape : (ny, nx) of the movie as read.
     binning : pixels of the movie per small pixel.
@@ -133,7 +133,7 @@ def estimate_motion(
             f"the frames are {shape[1]} x {shape[0]} pixels, too small for motion to be measured; "
             f"they need {SMALLEST_FRAME * binning} along each side"
         )
-    spread = float(np.ptp(small, axis=(1, 2)).max()) if np.isfinite(small).all() else 0.0
+    spread = _spread(small)
     if spread == 0:
         raise MotionError(
             "the frames hold no picture (all pixels equal, or not numbers): was the beam on, and is the gain reference "
@@ -169,6 +169,12 @@ def estimate_motion(
     return _model(
         movie, patches, whole, local, why, used=used, shape=shape, moments=moments, reference=reference
     )
+
+
+def _spread(frames: Array) -> float:
+    """From the least to the largest value, in the frame where they differ most; 0 where a pixel is no number."""
+    ends = to_host(np.stack([frames.min(axis=(1, 2)), frames.max(axis=(1, 2))]))
+    return float((ends[1] - ends[0]).max()) if np.isfinite(ends).all() else 0.0
 
 
 def _reference_frame(used: npt.NDArray[np.bool_], wanted: int | str) -> int:
@@ -254,21 +260,22 @@ def _align_whole(
 
 
 def _whole_spectra(
-    movie: _Movie, frames: Frames, groups: list[npt.NDArray[np.intp]], band: float | None
-) -> tuple[Spectra, npt.NDArray[np.complex64]]:
+    movie: _Movie, frames: Array, groups: list[npt.NDArray[np.intp]], band: float | None
+) -> tuple[Spectra, Array]:
     """Spectra of whole frames, and of their plain sum; without a `band`, up to what the first look needs."""
     ny, nx = (fast_even_length_below(length) for length in frames.shape[1:])
     if band is None:
         # The search takes frames that are no longer than its grid as they are, with all rows.
         band = HIGHEST_BAND if max(ny, nx) <= global_shifts.COARSE_LENGTH else FIRST_BAND
-    taper = (_ramp(ny)[:, None] * _ramp(nx)[None, :]).astype(np.float32)
-    energy = np.square(taper, dtype=np.float64)
+    ramps = _ramp(ny), _ramp(nx)
+    along_y, along_x = (beside(frames, ramp) for ramp in ramps)
+    taper = (along_y[:, None] * along_x[None, :]).astype(np.float32)
     rings = movie.rings((ny, nx), WHOLE_RINGS, WHOLE_PERIODS, band)
     top, left = (frames.shape[1] - ny) // 2, (frames.shape[2] - nx) // 2
     window: Window = (slice(top, top + ny), slice(left, left + nx))
-    share = float(np.square(energy.sum()) / np.square(energy).sum() / energy.size)
+    share = float(np.prod([np.square((ramp**2).mean()) / (ramp**4).mean() for ramp in ramps]))
 
-    def spectra(pictures: Frames, q: FloatArray) -> Spectra:
+    def spectra(pictures: Array, q: FloatArray) -> Spectra:
         phase_only = movie.processing.alignment_weight == "phase_only"
         return transform(pictures, [window], taper, rings, q, share=share, phase_only=phase_only)
 
@@ -330,27 +337,30 @@ def _largest_shift(movie: _Movie, patches: Patches, local: LocalFit) -> float:
     return float(np.abs(_local_shifts(movie, patches, local.paths)).max())
 
 
-def _moved(movie: _Movie, shifts: FloatArray, groups: list[npt.NDArray[np.intp]]) -> Frames:
+def _moved(movie: _Movie, shifts: FloatArray, groups: list[npt.NDArray[np.intp]]) -> Array:
     """(n_groups, y, x) sums of shifted frames over the root of their number, so that all have the same noise."""
-    shape = (movie.frames.shape[1], movie.frames.shape[2])
+    xp, shape = namespace(movie.frames), (movie.frames.shape[1], movie.frames.shape[2])
     coefficients = np.zeros((len(movie.frames), len(groups)), np.float32)
     for index, group in enumerate(groups):
         coefficients[group, index] = 1 / np.sqrt(len(group))
     return kernels.correct(
         movie.frames,
-        np.ones(shape, np.float32),
-        np.zeros(shape, np.float32),
+        xp.ones(shape, np.float32),
+        xp.zeros(shape, np.float32),
         kernels.plan_outliers(outliers_at([]), shape),
         shifts=shifts.astype(np.float32),
         coefficients=coefficients,
     )
 
 
-def _sums(frames: Frames, groups: list[npt.NDArray[np.intp]]) -> Frames:
+def _sums(frames: Array, groups: list[npt.NDArray[np.intp]]) -> Array:
     """`_moved` by nothing."""
     if len(groups) == len(frames):
         return frames
-    return np.stack([frames[group].sum(axis=0) / np.float32(np.sqrt(len(group))) for group in groups])
+    # Groups are of successive frames.
+    return np.stack(
+        [frames[group[0] : group[-1] + 1].sum(axis=0) / np.float32(np.sqrt(len(group))) for group in groups]
+    )
 
 
 def _explain(local: LocalFit) -> str:

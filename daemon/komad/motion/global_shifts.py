@@ -8,22 +8,23 @@ refinement adds a pattern that stays with the detector (`komad.motion.pattern`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
 from komad import kernels
-from komad.arrays import thread_pool
+from komad.arrays import Array, beside, irfft2, namespace, parallel_map, portions, to_host
 from komad.motion import pattern
 from komad.motion.path_prior import Path, fit_path
 from komad.motion.spectra import Rings, Spectra, Statistics, aligned_power, statistics
-from komad.motion.weights import Weighting, fisher_information, log_likelihood, on_rings
+from komad.motion.weights import Weighting, fisher_information, log_likelihood
 
 FloatArray = npt.NDArray[np.float64]
-Picture = npt.NDArray[np.complex64]
+Result = TypeVar("Result")
 
 COARSE_LENGTH = 256
 """The first search is made on frames of at most this many pixels a side."""
@@ -34,6 +35,8 @@ LATTICE_PEAK, LATTICE_GAIN = 0.6, 0.8
 """Parts of the highest peak, and of the gain in log L: what comes so close may be a crystal one unit cell off. Peaks
 are compared on the grid, where a sharp one between two pixels loses a third."""
 LATTICE_ROUNDS = 8
+BYTES_PER_PIXEL = 16
+"""What a coarse pixel takes while frames are correlated."""
 FIRST_B_FACTOR_ANGSTROM2 = 1500.0
 """Weight exp(-B k² / 4) of the first correlation, when signal and noise are not known yet."""
 LARGEST_STEP = 0.5
@@ -68,7 +71,7 @@ class Alignment:
 
 def refine(
     spectra: Spectra,
-    plain_sum: Picture,
+    plain_sum: Array,
     start: FloatArray,
     *,
     moments: FloatArray,
@@ -90,7 +93,7 @@ def refine(
     max_rounds, tolerance : the end: so many rounds, or no frame moving by more than this (small pixels).
     """
     shifts = start - start.mean(axis=0)
-    level = on_rings(spectra.q, spectra)[None].astype(np.complex64)
+    level = spectra.rings.picture(spectra.q)[None].astype(np.complex64)
     path: Path | None = None
     ratio, rounds = 0.0, 0
     while rounds < max_rounds:
@@ -114,7 +117,9 @@ def refine(
                 level, spectra, shifts, static
             )
         else:
-            gradient = _gradient(spectra.values, spectra, shifts, aligned[0] * on_rings(weight[0], spectra))
+            gradient = _gradient(
+                spectra.values, spectra, shifts, aligned[0] * spectra.rings.picture(weight[0])
+            )
         fisher = fisher_information(weight, found, spectra)[0]
         path = fit_path(
             fisher,
@@ -158,10 +163,9 @@ def _band(weight: FloatArray, found: Statistics, spectra: Spectra) -> float:
     return HIGHEST_BAND if band > spectra.rings.kx[-1] else max(band, LOWEST_BAND)
 
 
-def _gradient(values: Picture, spectra: Spectra, shifts: FloatArray, pull: Picture) -> FloatArray:
+def _gradient(values: Array, spectra: Spectra, shifts: FloatArray, pull: Array) -> FloatArray:
     """(n_frames, 2)."""
-    pull = np.ascontiguousarray(pull[None], np.complex64)
-    return kernels.alignment_gradient(values, spectra.rings.ky, spectra.rings.kx, shifts[None], pull)[0]
+    return kernels.alignment_gradient(values, spectra.rings.ky, spectra.rings.kx, shifts[None], pull[None])[0]
 
 
 def _evidence(spectra: Spectra, shifts: FloatArray) -> float:
@@ -192,14 +196,15 @@ def search(spectra: Spectra, *, small_pixel: float, max_shift: float) -> FloatAr
     )
     power = coarse.power.sum(axis=0)
     weight = weight / np.maximum(power, power.max() * 1e-12)
-    window = _window(coarse.shape, max_shift / float(scale[1]))
+    within = _window(coarse.shape, max_shift / float(scale[1]))
+    window = beside(coarse.values, within)
     still = np.zeros((n_frames, 2))
     starts = (still, _even_drift(coarse, weight, window))
     ends = [_climb(coarse, start, weight, window) for start in starts]
     likelihoods = [_fit(coarse, shifts)[1] for shifts in (still, *ends)]
     best = int(np.argmax(likelihoods[1:]))
     gain = likelihoods[1 + best] - likelihoods[0]
-    if gain < n_frames * (np.log(window.sum()) + 1):
+    if gain < n_frames * (np.log(within.sum()) + 1):
         return still
     shifts = ends[best]
     for _ in range(LATTICE_ROUNDS):
@@ -212,125 +217,119 @@ def search(spectra: Spectra, *, small_pixel: float, max_shift: float) -> FloatAr
     return shifts * scale
 
 
-def _keep_together(spectra: Spectra, shifts: FloatArray, window: npt.NDArray[np.bool_]) -> FloatArray | None:
+def _keep_together(spectra: Spectra, shifts: FloatArray, window: Array) -> FloatArray | None:
     """The shortest path through peaks that are nearly as high as those at `shifts`; None where there are no others.
 
     A crystal fits one unit cell off as well: frame by frame, from the middle one, the peak counts that is nearest to
     the frame beside it.
     """
-    aligned = kernels.aligned_sum(spectra.values, spectra.rings.ky, spectra.rings.kx, shifts[None])[0]
-    weight = on_rings(_fit(spectra, shifts)[0].weight(spectra)[0], spectra)
-    others = partial(_peaks, spectra, aligned, weight, window)
-    peaks = list(thread_pool().map(others, range(len(shifts)), shifts))
+    weight = _fit(spectra, shifts)[0].weight(spectra)[0]
+    peaks = [
+        peaks
+        for some in _with_others(spectra, shifts, weight, partial(_peaks, spectra, window))
+        for peaks in some
+    ]
     if all(len(of_frame) == 1 for of_frame in peaks):
         return None
     path, middle = shifts.copy(), len(shifts) // 2
     for t in (*range(middle + 1, len(shifts)), *range(middle - 1, -1, -1)):
-        beside = path[t - 1] if t > middle else path[t + 1]
-        path[t] = peaks[t][np.argmin(np.square(peaks[t] - beside).sum(axis=1))]
+        beside_it = path[t - 1] if t > middle else path[t + 1]
+        path[t] = peaks[t][np.argmin(np.square(peaks[t] - beside_it).sum(axis=1))]
     return path - path.mean(axis=0)
 
 
-def _even_drift(spectra: Spectra, weight: FloatArray, window: npt.NDArray[np.bool_]) -> FloatArray:
+def _even_drift(spectra: Spectra, weight: FloatArray, window: Array) -> FloatArray:
     """Shifts of a specimen that drifts evenly, from the mean correlation of frames half the movie apart."""
     frames = spectra.values[0]
-    lag = len(frames) // 2
-    cross = np.zeros(spectra.rings.index.shape, np.complex64)
-    for t in range(len(frames) - lag):
-        cross += frames[t] * frames[t + lag].conj()
-    shift = _highest(cross * on_rings(weight, spectra), spectra, window, origin=False)
-    return (np.arange(len(frames)) - (len(frames) - 1) / 2)[:, None] * (shift / lag)
+    n_frames, lag = len(frames), len(frames) // 2
+    cross = namespace(frames).zeros(frames.shape[1:], np.complex64)
+    for some in portions(frames, n_frames - lag, 3 * frames[0].nbytes):
+        cross += (frames[some] * frames[lag:][some].conj()).sum(axis=0)
+    shift = _highest(spectra, window, (cross * spectra.rings.picture(weight))[None], origin=False)[0]
+    return (np.arange(n_frames) - (n_frames - 1) / 2)[:, None] * (shift / lag)
 
 
-def _climb(
-    spectra: Spectra, shifts: FloatArray, weight: FloatArray, window: npt.NDArray[np.bool_]
-) -> FloatArray:
+def _climb(spectra: Spectra, shifts: FloatArray, weight: FloatArray, window: Array) -> FloatArray:
     """Whole-frame correlation peaks against the sum of all other frames, in a few rounds."""
     for round_index in range(COARSE_ROUNDS):
         if round_index:
             weight = _fit(spectra, shifts)[0].weight(spectra)[0]
-        aligned = kernels.aligned_sum(spectra.values, spectra.rings.ky, spectra.rings.kx, shifts[None])[0]
         # While all frames stand where the detector stands, its pattern peaks at the origin.
-        origin = bool(shifts.any())
-        peak = partial(_peak, spectra, aligned, on_rings(weight, spectra), window, origin=origin)
+        highest = partial(_highest, spectra, window, origin=bool(shifts.any()))
         before = shifts
-        shifts = np.array(list(thread_pool().map(peak, range(len(shifts)), shifts)))
+        shifts = np.concatenate(_with_others(spectra, shifts, weight, highest))
         shifts = shifts - shifts.mean(axis=0)
         if round_index and np.abs(shifts - before).max() < SETTLED_PEAK:
             break
     return shifts
 
 
-def _peak(
-    spectra: Spectra,
-    aligned: Picture,
-    weight: npt.NDArray[np.float32],
-    window: npt.NDArray[np.bool_],
-    t: int,
-    shift: FloatArray,
-    *,
-    origin: bool,
-) -> FloatArray:
-    """Shift of frame `t` at the highest correlation with the other frames, to a fraction of a pixel."""
-    return _highest(_with_others(spectra, aligned, t, shift) * weight, spectra, window, origin=origin)
+def _with_others(
+    spectra: Spectra, shifts: FloatArray, weight: FloatArray, find: Callable[[Array], Result]
+) -> list[Result]:
+    """What is found in the weighted cross spectra (n, my, mx) of frames with all others, which stand at `shifts`.
 
-
-def _peaks(
-    spectra: Spectra,
-    aligned: Picture,
-    weight: npt.NDArray[np.float32],
-    window: npt.NDArray[np.bool_],
-    t: int,
-    shift: FloatArray,
-) -> FloatArray:
-    """(n, 2) shifts of frame `t` at all peaks that are nearly as high as the highest."""
-    cross_spectrum = _with_others(spectra, aligned, t, shift) * weight
-    correlation = scipy.fft.irfft2(cross_spectrum, s=spectra.shape)
-    ny, nx = correlation.shape
-    highest = correlation[window].max()
-    places = np.argwhere(window & (correlation >= min(LATTICE_PEAK * highest, highest)))
-    around = np.array([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
-    near = correlation[tuple(((places[:, None] + around) % (ny, nx)).transpose(2, 0, 1))]
-    is_top = near[:, 4] >= near.max(axis=1)
-    is_top[np.argmax(near[:, 4])] = True  # at the rim of the window there may be none
-    tops = places[is_top]
-    return np.array(
-        [(_vertex(correlation[:, x], int(y)), _vertex(correlation[y, :], int(x))) for y, x in tops]
+    A few frames at a time, in order.
+    """
+    rings, values = spectra.rings, spectra.values
+    aligned = kernels.aligned_sum(values, rings.ky, rings.kx, shifts[None])[0]
+    on_coefficients = rings.picture(weight)
+    wave_y, wave_x = (
+        beside(values, np.exp(-2j * np.pi * shifts[:, axis, None] * k).astype(np.complex64))
+        for axis, k in enumerate((rings.ky, rings.kx))
     )
 
+    def work(some: slice) -> Result:
+        frames = values[0, some]
+        moved = frames * (wave_y[some, :, None] * wave_x[some, None, :])
+        return find((aligned - moved) * frames.conj() * on_coefficients)
 
-def _with_others(spectra: Spectra, aligned: Picture, t: int, shift: FloatArray) -> Picture:
-    """Cross spectrum of frame `t`, which stands at `shift` in the aligned sum, and the other frames."""
-    frame = spectra.values[0, t]
-    wave = np.exp(
-        -2j * np.pi * (spectra.rings.ky[:, None] * shift[0] + spectra.rings.kx[None, :] * shift[1])
-    ).astype(np.complex64)
-    return np.asarray((aligned - frame * wave) * frame.conj())
+    ny, nx = spectra.shape
+    return list(parallel_map(values, work, portions(values, len(shifts), BYTES_PER_PIXEL * ny * nx)))
 
 
-def _highest(
-    cross_spectrum: Picture,
-    spectra: Spectra,
-    window: npt.NDArray[np.bool_],
-    *,
-    origin: bool,
-) -> FloatArray:
-    """(y, x) of the highest correlation in the window, to a fraction of a pixel; `origin` says whether zero counts."""
-    correlation = scipy.fft.irfft2(cross_spectrum, s=spectra.shape)
+def _highest(spectra: Spectra, window: Array, cross_spectra: Array, *, origin: bool) -> FloatArray:
+    """(n, 2) as (y, x) of the highest correlation in the window, to a fraction of a pixel; `origin`: zero counts."""
+    correlation = irfft2(cross_spectra, spectra.shape)
+    xp, (n, _, nx) = namespace(correlation), correlation.shape
     if not origin:
-        around = [correlation[y, x] for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
-        correlation[0, 0] = np.mean(around)
-    y, x = np.unravel_index(np.argmax(np.where(window, correlation, -np.inf)), correlation.shape)
-    return np.array([_vertex(correlation[:, x], int(y)), _vertex(correlation[y, :], int(x))])
+        around = [correlation[:, y, x] for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+        correlation[:, 0, 0] = xp.stack(around).mean(axis=0)
+    place = np.where(window, correlation, -np.inf).reshape(n, -1).argmax(axis=1)
+    return _tops(correlation, xp.arange(n), place // nx, place % nx)[1]
 
 
-def _vertex(line: npt.NDArray[np.float32], peak: int) -> float:
-    """Position of the parabola through the peak and its neighbours, wrapped to [-n/2, n/2)."""
-    n = len(line)
-    before, at, after = (float(line[(peak + step) % n]) for step in (-1, 0, 1))
+def _peaks(spectra: Spectra, window: Array, cross_spectra: Array) -> list[FloatArray]:
+    """For each of n frames (n_peaks, 2) positions of all peaks that are nearly as high as its highest."""
+    correlation = irfft2(cross_spectra, spectra.shape)
+    xp = namespace(correlation)
+    highest = np.where(window, correlation, -np.inf).max(axis=(1, 2), keepdims=True)
+    around = correlation
+    for axis in (1, 2):
+        around = np.maximum(around, np.maximum(np.roll(around, 1, axis), np.roll(around, -1, axis)))
+    # At the rim of the window the highest may be no peak.
+    is_top = (correlation >= around) | (correlation >= highest)
+    is_high = correlation >= np.minimum(LATTICE_PEAK * highest, highest)
+    frame, tops = _tops(correlation, *xp.nonzero(window & is_high & is_top))
+    return [tops[frame == t] for t in range(len(correlation))]
+
+
+def _tops(correlation: Array, t: Array, y: Array, x: Array) -> tuple[npt.NDArray[np.intp], FloatArray]:
+    """(n,) frames t, and (n, 2) positions of their peaks at pixels (y, x) to a fraction of a pixel, on the host."""
+    xp, (_, ny, nx) = namespace(correlation), correlation.shape
+    steps = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+    near = [correlation[t, (y + dy) % ny, (x + dx) % nx] for dy, dx in steps]
+    # All in one array: one transfer.
+    t, y, x, at, above, below, left, right = to_host(xp.stack([t, y, x, *near]).astype(np.float64))
+    tops = np.stack([_vertex(y, ny, above, at, below), _vertex(x, nx, left, at, right)], axis=1)
+    return t.astype(np.intp), tops
+
+
+def _vertex(peak: FloatArray, n: int, before: FloatArray, at: FloatArray, after: FloatArray) -> FloatArray:
+    """Position of the parabola through a peak and its neighbours, wrapped to [-n/2, n/2)."""
     curvature = before - 2 * at + after
-    fraction = 0.5 * (before - after) / curvature if curvature < 0 else 0.0
-    return (peak + fraction + n / 2) % n - n / 2
+    fraction = 0.5 * (before - after) / np.where(curvature < 0, curvature, -np.inf)
+    return np.asarray((peak + fraction + n / 2) % n - n / 2)
 
 
 def _window(shape: tuple[int, int], radius: float) -> npt.NDArray[np.bool_]:
@@ -346,24 +345,24 @@ def _crop(spectra: Spectra, length: int) -> tuple[Spectra, FloatArray]:
     my, mx = (2 * max(1, n // factor // 2) for n in (ny, nx))
     order = np.round(rings.ky * ny)
     rows = np.flatnonzero((order >= -my // 2) & (order < my // 2))
-    columns = slice(0, mx // 2 + 1)
+    columns, there = slice(0, mx // 2 + 1), beside(spectra.values, rows)
     scale_y, scale_x = ny / my, nx / mx
-    ring = np.ascontiguousarray(rings.index[rows, columns])
+    ring = np.take(rings.index[:, columns], there, axis=0)
     # The new Nyquist lines hold one half of a pair only.
     ring[my // 2, :] = -1
     ring[:, -1] = -1
-    values = spectra.values[:, :, rows, columns]
-    values[:, :, ring < 0] = 0
-    count = np.bincount(ring[ring >= 0], minlength=len(rings.count)).astype(np.float64)
+    values = np.take(spectra.values[..., columns], there, axis=2)
+    values *= ring >= 0
+    count = to_host(namespace(ring).bincount(ring.ravel() + 1, minlength=len(rings.count) + 1))[1:]
     coarse = replace(
         spectra,
-        values=np.ascontiguousarray(values),
+        values=values,
         rings=Rings(
             ky=(rings.ky[rows] * scale_y).astype(np.float32),
             kx=(rings.kx[columns] * scale_x).astype(np.float32),
             index=ring,
             frequency=rings.frequency * scale_x,
-            count=count,
+            count=count.astype(np.float64),
         ),
         shape=(my, mx),
     )

@@ -22,7 +22,7 @@ from komad import kernels
 from komad.model.motion import spline_basis, time_basis
 from komad.motion.path_prior import path_basis
 from komad.motion.spectra import Spectra, aligned_power, statistics
-from komad.motion.weights import Weighting, fisher_information, log_likelihood, on_rings
+from komad.motion.weights import Weighting, fisher_information, log_likelihood
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -200,7 +200,7 @@ def _score_paths(
         aligned = kernels.aligned_sum(spectra.values, spectra.rings.ky, spectra.rings.kx, shifts)
         found = statistics(aligned_power(aligned, spectra), spectra)
         weight = weighting.weight(found, spectra)
-        pull = aligned * on_rings(weight, spectra)
+        pull = aligned * spectra.rings.picture(weight)
         gradient = spectra.share * kernels.alignment_gradient(
             spectra.values, spectra.rings.ky, spectra.rings.kx, shifts, pull
         )

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
 
-from komad.arrays import thread_pool
+from komad.arrays import Array, beside, namespace, parallel_map, portions, rfft2, to_host
 from komad.optics.frequency import rfft_frequency
 
 FloatArray = npt.NDArray[np.float64]
@@ -22,8 +21,8 @@ Window = tuple[slice, slice]
 
 LOWEST_RESOLUTION_ANGSTROM = 500.0
 """Coarser structure is illumination and ice thickness, not specimen."""
-PIXELS_AT_A_TIME = 2**18
-"""Of as many frames of a window as this holds: they stay in the cache, and there is work for all threads."""
+BYTES_PER_PIXEL, BYTES_PER_COEFFICIENT = 16, 16
+"""What a pixel takes while it is transformed, and a coefficient while it is laid on its ring."""
 LEAST_LEVEL = 1e-3
 """Noise of a window relative to the mean of all: one behind a grid bar is empty, and nothing can be divided by that."""
 SIGNAL_WIDTH = 3
@@ -32,35 +31,50 @@ SIGNAL_WIDTH = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rings:
-    """How coefficients of a window of some shape fall on rings."""
+    """How coefficients of a window of some shape fall on rings; what is one number per ring is on the host."""
 
     ky: npt.NDArray[np.float32]
     """(my,) cycles per small pixel."""
     kx: npt.NDArray[np.float32]
     """(mx,)."""
-    index: npt.NDArray[np.int32]
-    """(my, mx) ring of each coefficient, -1 where it takes no part."""
+    index: Array
+    """(my, mx) int32, ring of each coefficient, -1 where it takes no part; where the spectra are."""
     frequency: FloatArray
     """(n_rings,) mean frequency of each ring, cycles per small pixel."""
     count: FloatArray
     """(n_rings,) coefficients in each ring of one window."""
 
-    def mean(self, picture: npt.NDArray[Any]) -> FloatArray:
-        """(n_rings,) mean over each ring of a (my, mx) picture; 0 where a ring is empty."""
+    def mean(self, pictures: Array) -> FloatArray:
+        """(..., n_rings) mean over each ring of (..., my, mx) pictures; 0 where a ring is empty."""
+        xp = namespace(self.index)
         # Ring -1 becomes bin 0, which is dropped.
-        total = np.bincount(self.index.ravel() + 1, weights=picture.ravel(), minlength=len(self.count) + 1)[
-            1:
-        ]
-        return np.asarray(total / np.maximum(self.count, 1))
+        ring, n_bins = self.index.ravel() + 1, len(self.count) + 1
+        flat = pictures.reshape(-1, ring.size)
+        totals = []
+        for some in portions(flat, len(flat), BYTES_PER_COEFFICIENT * ring.size):
+            n = some.stop - some.start
+            bins = xp.arange(n)[:, None] * n_bins + ring
+            totals.append(
+                xp.bincount(bins.ravel(), weights=flat[some].ravel(), minlength=n * n_bins).reshape(n, n_bins)
+            )
+        total = to_host(xp.concatenate(totals))[:, 1:] / np.maximum(self.count, 1)
+        return np.asarray(total.reshape(*pictures.shape[:-2], len(self.count)))
+
+    def picture(self, values: npt.NDArray[Any], *, outside: float = 0.0) -> Array:
+        """Of (..., n_rings) values (..., my, mx) float32: that of a coefficient's ring, `outside` where it has none."""
+        # Ring -1 takes what is put last.
+        last = np.full((*values.shape[:-1], 1), outside)
+        table = np.concatenate([values, last], axis=-1).astype(np.float32)
+        return np.take(beside(self.index, table), self.index, axis=-1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spectra:
     """Fourier transforms of windows of frames, with the rings over which statistics are taken."""
 
-    values: npt.NDArray[np.complex64]
-    """(n_windows, n_frames, my, mx): `rfft2` of the tapered windows, scaled so that white noise keeps its variance,
-    times `q`; zero where a coefficient takes no part."""
+    values: Array
+    """(n_windows, n_frames, my, mx) complex64, where the frames are: `rfft2` of the tapered windows, scaled so that
+    white noise keeps its variance, times `q`; zero where a coefficient takes no part."""
     power: FloatArray
     """(n_frames, n_rings) mean over each ring and all windows of |F|², before the factor q."""
     level: FloatArray
@@ -84,35 +98,40 @@ class Spectra:
         """Some of the frames only."""
         return replace(
             self,
-            values=np.ascontiguousarray(self.values[:, frames]),
+            values=np.take(self.values, beside(self.values, frames), axis=1),
             power=self.power[frames],
             q=self.q[frames],
         )
 
 
-def make_rings(shape: tuple[int, int], *, n_rings: int, low: float, high: float = 0.5) -> Rings:
+def make_rings(
+    shape: tuple[int, int], *, n_rings: int, low: float, high: float = 0.5, like: Any = None
+) -> Rings:
     """Rings of `rfft2` of a window; rows and columns that hold nothing below `high` are left out.
 
     Left out too: below `low`, beyond Nyquist of either axis (the corners alias), and the axes themselves, on which
-    stripes of the detector lie.
+    stripes of the detector lie. The index of rings is where `like` is.
     """
+    xp = namespace(like)
     ky, kx = rfft_frequency(shape)
-    rows, columns = np.abs(ky[:, 0]) <= high, kx[0] <= high
-    ky, kx = ky[rows], kx[:, columns]
-    radius = np.hypot(ky, kx)
-    keep = (radius >= low) & (radius < min(high, 0.5)) & (ky != 0) & (kx != 0)
-    index = np.where(keep, np.floor(radius / 0.5 * n_rings), -1).astype(np.int32)
-    count = np.bincount(index[keep], minlength=n_rings).astype(np.float64)
-    total = np.bincount(index[keep], weights=radius[keep], minlength=n_rings)
+    ky, kx = ky[np.abs(ky[:, 0]) <= high], kx[:, kx[0] <= high]
+    along_y, along_x = xp.asarray(ky), xp.asarray(kx)
+    radius = xp.hypot(along_y, along_x)
+    keep = (radius >= low) & (radius < min(high, 0.5)) & (along_y != 0) & (along_x != 0)
+    index = xp.where(keep, xp.floor(radius / 0.5 * n_rings), -1).astype(np.int32)
+    # Ring -1 becomes bin 0, which is dropped.
+    bins = index.ravel() + 1
+    count = to_host(xp.bincount(bins, minlength=n_rings + 1))[1:].astype(np.float64)
+    total = to_host(xp.bincount(bins, weights=radius.ravel(), minlength=n_rings + 1))[1:]
     middle = (np.arange(n_rings) + 0.5) / n_rings * 0.5
     frequency = np.where(count > 0, total / np.maximum(count, 1), middle)
     return Rings(ky=ky[:, 0], kx=kx[0], index=index, frequency=frequency, count=count)
 
 
 def transform(
-    frames: npt.NDArray[np.float32],  # (n_frames, y, x)
+    frames: Array,  # (n_frames, y, x) float32
     windows: Sequence[Window],
-    taper: npt.NDArray[np.float32],  # shape of a window
+    taper: Array,  # shape of a window, float32
     rings: Rings,
     q: FloatArray,  # (n_frames, n_rings)
     *,
@@ -126,45 +145,50 @@ def transform(
     frames : small frames.
     windows : rows and columns of each window, all of the same shape.
     taper : what a window is multiplied with after its mean was taken off.
-    rings : of that shape.
+    rings : of that shape, where the frames are.
     q : amplitude left in each frame.
     share : independent coefficients per coefficient.
     phase_only : set all amplitudes to one.
     """
+    xp = namespace(frames)
     ny, nx = taper.shape
-    scaled = taper * np.float32(1 / np.sqrt(np.square(taper, dtype=np.float64).sum()))
+    taper = beside(frames, taper)
+    scaled = taper * (1 / np.sqrt(np.square(taper, dtype=np.float64).sum())).astype(np.float32)
     half = np.count_nonzero(rings.ky < 0)
-    weight = np.where(rings.index >= 0, q[:, rings.index], 0).astype(np.float32)
-    fine = rings.index >= 0
-    fine &= rings.frequency[rings.index] > 0.5 * rings.frequency[rings.count > 0].max()
-    values = np.empty((len(windows), len(frames), *rings.index.shape), np.complex64)
-    total = np.zeros((len(frames), *rings.index.shape), np.float32)
-    level = np.zeros(len(windows))
+    weight = rings.picture(q)
+    is_fine = rings.frequency > 0.5 * rings.frequency[rings.count > 0].max()
+    fine = xp.flatnonzero(rings.picture(is_fine))
+    values = xp.empty((len(windows), len(frames), *rings.index.shape), np.complex64)
+    total = xp.zeros((len(frames), *rings.index.shape), np.float32)
+    level = xp.zeros(len(windows))
 
-    def work(item: tuple[int, int]) -> npt.NDArray[np.float32]:
-        w, first = item
-        some = slice(first, first + step)
-        window = frames[(some, *windows[w])]
-        window = (
-            window - window.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
-        ) * scaled
-        whole = scipy.fft.rfft2(window)[:, :, : len(rings.kx)]
-        spectrum = np.concatenate([whole[:, : len(rings.ky) - half], whole[:, ny - half :]], axis=1)
+    def work(item: tuple[slice, slice]) -> tuple[Array, Array]:
+        some, of_frames = item
+        window = xp.stack([frames[(of_frames, *place)] for place in windows[some]])
+        mean = window.mean(axis=(2, 3), keepdims=True, dtype=np.float64).astype(np.float32)
+        whole = rfft2((window - mean) * scaled)[..., : len(rings.kx)]
+        spectrum = xp.concatenate([whole[:, :, : len(rings.ky) - half], whole[:, :, ny - half :]], axis=2)
         if phase_only:
             spectrum = spectrum / np.maximum(np.abs(spectrum), 1e-30)
         power = np.square(spectrum.real) + np.square(spectrum.imag)
-        np.multiply(spectrum, weight[some], out=values[w, some])
-        return np.asarray(power, np.float32)
+        np.multiply(spectrum, weight[of_frames], out=values[some, of_frames])
+        of_window = power.sum(axis=1).reshape(len(power), -1)
+        return power.sum(axis=0), np.take(of_window, fine, axis=1).sum(axis=1)
 
-    step = max(1, PIXELS_AT_A_TIME // taper.size)
-    items = [(w, first) for w in range(len(windows)) for first in range(0, len(frames), step)]
+    bytes_each = BYTES_PER_PIXEL * ny * nx
+    items = [
+        (some, of_frames)
+        for some in portions(frames, len(windows), bytes_each * len(frames))
+        for of_frames in portions(frames, len(frames), bytes_each)
+    ]
     # Added in order, not as they come: the same frames give the same numbers.
-    for (w, first), power in zip(items, thread_pool().map(work, items), strict=True):
-        total[first : first + step] += power
-        level[w] += float(power.sum(axis=0)[fine].sum())
+    for (some, of_frames), (power, fine_power) in zip(items, parallel_map(frames, work, items), strict=True):
+        total[of_frames] += power
+        level[some] += fine_power
+    level = to_host(level)
     return Spectra(
         values=values,
-        power=np.stack([rings.mean(frame) for frame in total]) / len(windows),
+        power=rings.mean(total) / len(windows),
         level=np.maximum(level / max(float(level.mean()), 1e-30), LEAST_LEVEL),
         rings=rings,
         q=q,
@@ -173,10 +197,9 @@ def transform(
     )
 
 
-def aligned_power(aligned: npt.NDArray[np.complex64], spectra: Spectra) -> FloatArray:
+def aligned_power(aligned: Array, spectra: Spectra) -> FloatArray:
     """(n_windows, n_rings) mean over each ring of |A|²."""
-    power = np.square(aligned.real) + np.square(aligned.imag)
-    return np.stack([spectra.rings.mean(window) for window in power])
+    return spectra.rings.mean(np.square(aligned.real) + np.square(aligned.imag))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

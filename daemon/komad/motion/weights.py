@@ -49,18 +49,14 @@ def fisher_information(weight: FloatArray, found: Statistics, spectra: Spectra) 
     k_square = np.square(2 * np.pi * spectra.rings.frequency) / 2
     strength = 2 * weight * found.signal * spectra.rings.count * k_square * spectra.share
     q_square = np.square(spectra.q)
-    coupling = np.einsum("tr,wr,ur->wtu", q_square, strength, q_square, optimize=True)
+    n_frames, n_rings = q_square.shape
+    coupling = ((strength[:, None] * q_square).reshape(-1, n_rings) @ q_square.T).reshape(
+        -1, n_frames, n_frames
+    )
     fisher = -coupling
-    diagonal = np.arange(len(q_square))
+    diagonal = np.arange(n_frames)
     fisher[:, diagonal, diagonal] += coupling.sum(axis=2)
     return np.asarray(fisher)
-
-
-def on_rings(values: FloatArray, spectra: Spectra) -> npt.NDArray[np.float32]:
-    """(..., my, mx) value of each coefficient's ring, zero where it takes no part."""
-    # Ring -1 takes the zero that is put last.
-    last = np.zeros((*values.shape[:-1], 1))
-    return np.take(np.concatenate([values, last], axis=-1).astype(np.float32), spectra.rings.index, axis=-1)
 
 
 def log_likelihood(power_of_sum: FloatArray, found: Statistics, spectra: Spectra) -> float:
