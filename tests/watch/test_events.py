@@ -7,13 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
+from watchdog.observers.inotify_c import InotifyEvent
 
 from komad.config import WatchFolder, Watching
 from komad.model import Candidate
 from komad.watch import Watcher, observer
+from komad.watch import watcher as watcher_module
+from komad.watch.sweep import Sweep
 from tests.watch.conftest import COMPLETE, check_complete
 
 
@@ -117,37 +121,88 @@ def test_inotify_limits_leave_the_sweep(incoming: Path, monkeypatch: pytest.Monk
         raise OSError(28, "inotify watch limit reached")
 
     method = "__init__" if where == "construct" else "schedule"
-    monkeypatch.setattr(observer.InotifyObserver, method, refuse)
+    monkeypatch.setattr(observer._Inotify, method, refuse)
     with (
         structlog.testing.capture_logs() as lines,
-        running(incoming, Watching(sweep_interval_s=0.1)) as (_, taken),
+        running(incoming, Watching(sweep_interval_s=0.1)) as (watcher, taken),
     ):
         (incoming / "a.mrc").write_bytes(COMPLETE)
         until(lambda: taken == ["a.mrc"])
-    assert [line["reason"] for line in lines if "no file system events" in line["event"]] == [
-        "inotify watch limit reached"
-    ]
+        said = watcher.status()[0].no_events
+    assert said.startswith("inotify watch limit reached: raise fs.inotify.max_user_watches")
+    assert [line["reason"] for line in lines if "no file system events" in line["event"]] == [said]
 
 
 def test_a_sweep_that_fails_is_tried_again(incoming: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unforeseen error in a sweep is logged, and does not end the thread."""
     (incoming / "a.mrc").write_bytes(COMPLETE)
-    sweep = Watcher.sweep
+    sweep = watcher_module.sweep
     calls: list[int] = []
 
-    def failing_once(self: Watcher) -> None:
+    def failing_once(*args: Any, **options: Any) -> Sweep:
         calls.append(1)
         if len(calls) == 2:
             raise RuntimeError("unforeseen")
-        sweep(self)
+        return sweep(*args, **options)
 
-    monkeypatch.setattr(Watcher, "sweep", failing_once)
+    monkeypatch.setattr(watcher_module, "sweep", failing_once)
     with (
         structlog.testing.capture_logs() as lines,
         running(incoming, Watching(sweep_interval_s=0.1)) as (_, taken),
     ):
         until(lambda: taken == ["a.mrc"])
     assert "sweep failed, trying again" in [line["event"] for line in lines]
+
+
+def test_no_inotify_on_a_network_file_system(
+    tmp_path: Path, incoming: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel's list says NFS no events are asked for, log and status say so, and the sweep finds movies."""
+    mounts = f"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:9 / {incoming.resolve()} rw - nfs4 nas:/k3 rw\n"
+    monkeypatch.setattr(observer, "read_mounts", lambda: mounts)
+    before = set(threading.enumerate())
+    with (
+        structlog.testing.capture_logs() as lines,
+        running(incoming, Watching(sweep_interval_s=0.1)) as (watcher, taken),
+    ):
+        (incoming / "a.mrc").write_bytes(COMPLETE)
+        until(lambda: taken == ["a.mrc"])
+        said = watcher.status()[0].no_events
+        [thread] = set(threading.enumerate()) - before
+        assert thread.name == "komad-watcher", "no thread of inotify's"
+    assert said.startswith(f"{incoming.resolve()} is a network file system (nfs4)")
+    assert said in [line.get("reason") for line in lines]
+
+
+def test_events_that_the_kernel_dropped(incoming: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real overflow of the kernel's queue starts a sweep at once, and nothing is missed."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    go_on = threading.Event()
+    read = observer._Queue.read_events
+
+    def slow(self: observer._Queue) -> list[InotifyEvent]:
+        go_on.wait()
+        return read(self)
+
+    monkeypatch.setattr(observer._Queue, "read_events", slow)
+    with (
+        structlog.testing.capture_logs() as lines,
+        running(incoming, Watching(sweep_interval_s=6.0)) as (watcher, taken),
+    ):
+        try:
+            for number in range(limit // 2 + 1000):
+                (incoming / f"{number % 50}.txt").touch()  # created, closed
+                (incoming / f"{number % 50}.txt").unlink()
+            (incoming / ".a.tmp").write_bytes(COMPLETE)
+            (incoming / ".a.tmp").rename(incoming / "a.mrc")
+        finally:
+            go_on.set()
+        until(lambda: "file system events were lost, looking at everything" in [it["event"] for it in lines])
+        until(lambda: watcher.status()[0].waiting == 1, 2.0)
+        (incoming / "b.tmp").write_bytes(COMPLETE)
+        (incoming / "b.tmp").rename(incoming / "b.mrc")
+        until(lambda: taken == ["b.mrc"], 3.0)  # events come again
+        until(lambda: taken == ["b.mrc", "a.mrc"], 10.0)
 
 
 def test_stop_without_start(incoming: Path) -> None:

@@ -100,9 +100,16 @@ def look(path: str | os.DirEntry[str]) -> Observation:
 
 
 def sweep(
-    selection: Selection, known: KnownFiles, *, turn: int, waiting: Container[str] = frozenset()
+    selection: Selection,
+    known: KnownFiles,
+    *,
+    turn: int,
+    waiting: Container[str] = frozenset(),
+    on_look: Callable[[], None] = lambda: None,
 ) -> Sweep:
     """Look at all files of a folder that are not known, and at those that are waiting to settle.
+
+    `on_look` is called before each look: over a slow network a sweep takes minutes and gets on all the same.
 
     Links to files are followed. Links to folders are not: a loop would never end, and a movie must have one path
     only. What cannot be looked at is written down and the rest goes on.
@@ -111,6 +118,7 @@ def sweep(
     directories = [selection.root]
     while directories:
         directory = directories.pop()
+        on_look()
         try:
             with os.scandir(directory) as entries:
                 for entry in entries:
@@ -120,6 +128,7 @@ def sweep(
                     elif (
                         entry.path in waiting or not known.may_skip(entry.path, turn)
                     ) and selection.is_movie(entry.name, entry.path):
+                        on_look()
                         _look_at(entry, known, found)
         except FileNotFoundError as error:
             if directory == selection.root:

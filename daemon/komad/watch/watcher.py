@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -13,13 +14,21 @@ from pathlib import Path
 import structlog
 
 from komad.config import WatchFolder, Watching
-from komad.errors import KomadError, MovieError
+from komad.errors import KomadError, MovieError, MovieMissingError
 from komad.model import Candidate
 from komad.watch.observer import Observer
 from komad.watch.settle import Observation, Waiting, is_settled, observe
 from komad.watch.sweep import KnownFiles, Selection, is_text, look, sweep
 
 logger = structlog.get_logger(__name__)
+
+
+SHARE_OF_TIME = 0.2
+"""Looking at a folder takes no more than this part of the time: a sweep over a slow network may take minutes."""
+LONGEST_PAUSE_S = 120.0
+"""But a folder is looked at again after this time."""
+N_LOOKED_AT_AGAIN = 100
+"""In such a pause so many of the files that are not finished yet are looked at in every interval."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,10 +39,40 @@ class FolderStatus:
     reachable: bool
     error: str
     """Why the folder or something in it could not be looked at; empty when all is well."""
+    no_events: str
+    """Why only sweeps find its files; empty when events announce them."""
     waiting: int
     """Files that are not finished yet."""
     unreadable: int
     """Files that were reported as unreadable and have not changed since."""
+    sweep_s: float
+    """How long the look took."""
+    pause_s: float
+    """Until the next one."""
+
+
+class _Folder:
+    """What the watcher knows of a folder."""
+
+    def __init__(self, index: int, settings: WatchFolder, leave_out: Iterable[Path]) -> None:
+        self.index = index
+        self.settings = settings
+        self.selection = Selection(settings, leave_out)
+        self.waiting: dict[str, Waiting] = {}
+        self.identity: tuple[int, int] | None = None
+        self.no_events = ""
+        self.turn = 0
+        self.due_s = -math.inf
+        self.status = FolderStatus(
+            directory=settings.directory,
+            reachable=False,
+            error="not looked at yet",
+            no_events="",
+            waiting=0,
+            unreadable=0,
+            sweep_s=0.0,
+            pause_s=0.0,
+        )
 
 
 class Watcher:
@@ -58,7 +97,8 @@ class Watcher:
 
     Notes
     -----
-    The callbacks run in the watcher's thread. A folder that goes away is waited for; nothing is forgotten.
+    The callbacks run in the watcher's thread. A folder that goes away is waited for; nothing is forgotten. The larger
+    and slower a folder is, the longer are the pauses between sweeps: `SHARE_OF_TIME`, `LONGEST_PAUSE_S`.
     """
 
     def __init__(
@@ -72,7 +112,6 @@ class Watcher:
         on_unreadable: Callable[[Candidate, KomadError], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folders = tuple(folders)
         self._watching = watching
         self._known = KnownFiles(known)
         self._check_complete = check_complete
@@ -83,39 +122,27 @@ class Watcher:
         for folder in folders:
             references = folder.references
             leave_out += [path for path in (references.gain, references.dark, references.defects) if path]
-        self._selections = [Selection(folder, leave_out) for folder in folders]
-        self._waiting: list[dict[str, Waiting]] = [{} for _ in folders]
-        self._status = [
-            FolderStatus(
-                directory=folder.directory,
-                reachable=False,
-                error="not looked at yet",
-                waiting=0,
-                unreadable=0,
-            )
-            for folder in folders
-        ]
-        self._identity: list[tuple[int, int] | None] = [None] * len(self._folders)
-        self._turn = 0
+        self._folders = [_Folder(index, folder, leave_out) for index, folder in enumerate(folders)]
         self._last_sweep = clock()
         self._hints: queue.SimpleQueue[tuple[int, str, bool] | None] = queue.SimpleQueue()
-        self._observer = Observer(lambda folder, path, renamed: self._hints.put((folder, path, renamed)))
+        self._observer = Observer(
+            lambda folder, path, renamed: self._hints.put((folder, path, renamed)), self._on_overflow
+        )
+        self._overflowed = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="komad-watcher", daemon=True)
 
     @property
     def last_sweep(self) -> float:
-        """When the watcher last got on, by `clock`: the end of a sweep, or of one file in a long one."""
+        """When the watcher last got on, by `clock`: the end of a sweep, or of a file in a long one."""
         return self._last_sweep
 
     def status(self) -> tuple[FolderStatus, ...]:
         """Return how each folder stood at the last sweep, in the order of the configuration."""
-        return tuple(self._status)
+        return tuple(folder.status for folder in self._folders)
 
     def start(self) -> None:
         """Start watching; files that lie there already are found too."""
-        if self._watching.use_events:
-            self._observer.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -128,25 +155,42 @@ class Watcher:
 
     def sweep(self) -> None:
         """Look at every folder once."""
-        for index in range(len(self._folders)):
+        for folder in self._folders:
             if not self._stopping.is_set():
-                self._sweep_folder(index)
-        self._turn += 1
+                self._sweep_folder(folder)
         self._last_sweep = self._clock()
 
+    def hint(self, index: int, path: str, renamed: bool) -> None:
+        """Look at one file of which an event told."""
+        folder = self._folders[index]
+        if not is_text(path) or not folder.selection.covers(path):
+            return
+        try:
+            seen = look(path)
+        except OSError:
+            return  # Gone again, or out of reach: the sweep tells.
+        if not self._known.has(path, seen):
+            self._consider(folder, path, seen, renamed=renamed)
+
     def _run(self) -> None:
-        next_sweep = self._clock()
+        next_look = self._clock()
         while not self._stopping.is_set():
-            if self._clock() >= next_sweep:
+            if self._overflowed.is_set():
+                self._overflowed.clear()
+                logger.warning("file system events were lost, looking at everything")
+                next_look = -math.inf
+                for folder in self._folders:
+                    folder.due_s = -math.inf
+            if self._clock() >= next_look:
                 try:
-                    self.sweep()
+                    self._look_around()
                 except (
                     Exception
                 ):  # the rest of the session must not go unseen; `last_sweep` stands still meanwhile
                     logger.exception("sweep failed, trying again")
-                next_sweep = self._clock() + self._watching.sweep_interval_s
+                next_look = self._clock() + self._watching.sweep_interval_s
             try:
-                hint = self._hints.get(timeout=max(0.0, next_sweep - self._clock()))
+                hint = self._hints.get(timeout=max(0.0, next_look - self._clock()))
             except queue.Empty:
                 continue
             if hint is not None:
@@ -155,79 +199,124 @@ class Watcher:
                 except Exception:  # a hint is not worth the session: the sweep finds the file
                     logger.exception("event dropped", path=hint[1])
 
-    def hint(self, index: int, path: str, renamed: bool) -> None:
-        """Look at one file of which an event told."""
-        if not is_text(path) or not self._selections[index].covers(path):
-            return
-        try:
-            seen = look(path)
-        except OSError:
-            return  # Gone again, or out of reach: the sweep tells.
-        if not self._known.has(path, seen):
-            self._consider(index, path, seen, renamed=renamed)
+    def _on_overflow(self) -> None:
+        self._overflowed.set()
+        self._hints.put(None)
 
-    def _sweep_folder(self, index: int) -> None:
-        waiting = self._waiting[index]
-        found = sweep(self._selections[index], self._known, turn=self._turn, waiting=waiting)
-        root = str(self._folders[index].directory)
-        self._follow(index, None if root in found.errors else _identity(self._folders[index].directory))
-        if not found.errors:
-            for path in waiting.keys() - found.files.keys():
-                del waiting[path]
+    def _look_around(self) -> None:
+        """Sweep the folders whose pause is over; in others look at the files that are not finished yet."""
+        for folder in self._folders:
+            if self._stopping.is_set():
+                return
+            if self._clock() >= folder.due_s:
+                self._sweep_folder(folder)
+            else:
+                self._look_at_waiting(folder)
+        self._last_sweep = self._clock()
+
+    def _sweep_folder(self, folder: _Folder) -> None:
+        started_s = self._clock()
+        found = sweep(
+            folder.selection, self._known, turn=folder.turn, waiting=folder.waiting, on_look=self._get_on
+        )
+        sweep_s = self._clock() - started_s
+        folder.turn += 1
+        pause_s = max(
+            self._watching.sweep_interval_s, min(sweep_s * (1 / SHARE_OF_TIME - 1), LONGEST_PAUSE_S)
+        )
+        root = str(folder.settings.directory)
+        self._follow(folder, None if root in found.errors else _identity(folder.settings.directory))
+        out_of_sight = tuple(found.errors)
+        for path in folder.waiting.keys() - found.files.keys():
+            if not path.startswith(out_of_sight):
+                del folder.waiting[path]
         # Oldest first: the order in which they were taken is the order that neighbours are found in.
         for path, seen in sorted(found.files.items(), key=lambda item: (item[1].mtime_ns, item[0])):
-            if self._stopping.is_set():
+            if self._stopping.is_set() or self._is_lost(folder, self._consider(folder, path, seen)):
                 break
-            self._consider(index, path, seen)
         error = _summary(found.errors)
-        if error and root not in found.errors and error != self._status[index].error:
+        if error and root not in found.errors and error != folder.status.error:
             logger.warning("part of a watched folder cannot be looked at", folder=root, error=error)
-        self._status[index] = FolderStatus(
-            directory=self._folders[index].directory,
+        if pause_s > max(self._watching.sweep_interval_s, 1.5 * folder.status.pause_s):
+            logger.info("large or slow folder, longer pauses", folder=root, sweep_s=sweep_s, pause_s=pause_s)
+        folder.due_s = self._clock() + pause_s
+        folder.status = FolderStatus(
+            directory=folder.settings.directory,
             reachable=root not in found.errors,
             error=error,
-            waiting=sum(not file.reported for file in waiting.values()),
-            unreadable=sum(file.reported for file in waiting.values()),
+            no_events=folder.no_events,
+            waiting=sum(not file.reported for file in folder.waiting.values()),
+            unreadable=sum(file.reported for file in folder.waiting.values()),
+            sweep_s=sweep_s,
+            pause_s=pause_s,
         )
 
-    def _follow(self, index: int, identity: tuple[int, int] | None) -> None:
-        """Ask for events when a folder appears, comes back, or is another one than before (mounted anew)."""
-        if identity == self._identity[index]:
-            return
-        self._identity[index] = identity
-        folder = self._folders[index]
-        if identity is None:
-            logger.warning("watched folder is out of reach, waiting for it", folder=str(folder.directory))
-        else:
-            logger.info("watching", folder=str(folder.directory))
-            self._observer.follow(index, folder.directory, recursive=folder.recursive)
+    def _look_at_waiting(self, folder: _Folder) -> None:
+        unfinished = (path for path, file in folder.waiting.items() if not file.reported)
+        for path in list(islice(unfinished, N_LOOKED_AT_AGAIN)):
+            if not self._stopping.is_set():
+                self.hint(folder.index, path, renamed=False)
 
-    def _consider(self, index: int, path: str, seen: Observation, *, renamed: bool = False) -> None:
-        """Take one more look into account, and hand the file over when it is finished."""
+    def _get_on(self) -> None:
+        self._last_sweep = self._clock()
+
+    def _is_lost(self, folder: _Folder, problem: KomadError | None) -> bool:
+        """Whether the folder went away since the sweep: then the next one tells, and not each of its files."""
+        missing = isinstance(problem, MovieMissingError)
+        return missing and _identity(folder.settings.directory) != folder.identity
+
+    def _follow(self, folder: _Folder, identity: tuple[int, int] | None) -> None:
+        """Ask for events when a folder appears, comes back, or is another one than before (mounted anew)."""
+        if identity == folder.identity:
+            return
+        folder.identity = identity
+        directory = folder.settings.directory
+        if identity is None:
+            logger.warning("watched folder is out of reach, waiting for it", folder=str(directory))
+            return
+        logger.info("watching", folder=str(directory))
+        if not self._watching.use_events:
+            folder.no_events = "watching.use_events is false"
+            return
+        folder.no_events = self._observer.follow(folder.index, directory, recursive=folder.settings.recursive)
+        if folder.no_events:
+            logger.warning(
+                "no file system events, sweeping only", folder=str(directory), reason=folder.no_events
+            )
+
+    def _consider(
+        self, folder: _Folder, path: str, seen: Observation, *, renamed: bool = False
+    ) -> KomadError | None:
+        """Take one more look into account, and hand the file over when it is finished; gives what was wrong then."""
         now_s = self._clock()
-        waiting = observe(self._waiting[index].get(path), seen, now_s=now_s, renamed=renamed)
-        self._waiting[index][path] = waiting
+        waiting = observe(folder.waiting.get(path), seen, now_s=now_s, renamed=renamed)
+        folder.waiting[path] = waiting
         settled = is_settled(waiting, now_s=now_s, interval_s=self._watching.sweep_interval_s)
         if waiting.reported or not settled:
-            return
+            return None
         candidate = Candidate(
-            path=Path(path), size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns, folder=index
+            path=Path(path), size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns, folder=folder.index
         )
+        problem: KomadError | None = None
         try:
             problem = self._problem(candidate.path)
             if problem is None:
                 self._on_candidate(candidate)
                 self._known.add(path, seen.size_bytes, seen.mtime_ns)
-                del self._waiting[index][path]
-            elif not problem.retry or now_s - waiting.since_s >= self._watching.give_up_s:
+                del folder.waiting[path]
+            elif not problem.retry or (
+                now_s - waiting.since_s >= self._watching.give_up_s and _is_there(path)
+            ):
                 self._on_unreadable(candidate, problem)
-                self._waiting[index][path] = replace(waiting, reported=True)
+                folder.waiting[path] = replace(waiting, reported=True)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the file stays and is offered again
+            problem = error if isinstance(error, KomadError) else None
             trouble = f"{type(error).__name__}: {error}"
             if trouble != waiting.trouble:
                 logger.warning("movie not taken, trying again", path=path, error=trouble)
-            self._waiting[index][path] = replace(waiting, trouble=trouble)
-        self._last_sweep = self._clock()
+            folder.waiting[path] = replace(waiting, trouble=trouble)
+        self._get_on()
+        return problem
 
     def _problem(self, path: Path) -> KomadError | None:
         """Say what is wrong with a settled file; an error that a retry can help is one that may pass."""
@@ -253,3 +342,11 @@ def _identity(directory: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return (status.st_dev, status.st_ino)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        look(path)
+    except OSError:
+        return False
+    return True
