@@ -60,8 +60,11 @@ def test_an_incomplete_sidecar_is_mentioned_and_the_next_one_used(tmp_path: Path
     assert sidecars.find(tmp_path / "a.tif", MOVIE).values["voltage_kv"] == 200
 
 
-def test_of_many_session_files_the_newest_are_searched(tmp_path: Path) -> None:
+def test_of_many_session_files_the_newest_are_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The number of files that are opened for one movie is bounded; the newest come first."""
+    monkeypatch.setattr(sidecars, "LISTING_S", 0.0)
     (tmp_path / "session.mdoc").write_text(mdoc_text(SubFramePath=r"X:\a.tif"))
     for i in range(sidecars.SESSION_FILES):
         (tmp_path / f"other{i}.tif.mdoc").write_text(mdoc_text(SubFramePath=rf"X:\other{i}.tif"))
@@ -70,6 +73,39 @@ def test_of_many_session_files_the_newest_are_searched(tmp_path: Path) -> None:
     assert sidecars.find(tmp_path / "a.tif", MOVIE).name == "session.mdoc"
     os.utime(tmp_path / "session.mdoc", (1, 1))
     assert sidecars.find(tmp_path / "a.tif", MOVIE).name == ""
+
+
+def test_a_folder_is_not_listed_for_each_of_its_movies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand movies without sidecars cost a few listings; one that is added is seen by the next movie."""
+    scandir, listed = os.scandir, []
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    for number in range(1000):
+        assert sidecars.find(tmp_path / f"{number}.tif", MOVIE).name == ""
+    assert len(listed) < 100
+    os.utime(tmp_path, (1, 1))  # so that the next change is one, however coarse the times are
+    sidecars.find(tmp_path / "a.tif", MOVIE)
+    (tmp_path / "all.mdoc").write_text(mdoc_text(SubFramePath=r"X:\b.tif"))
+    assert sidecars.find(tmp_path / "b.tif", MOVIE).name == "all.mdoc"
+
+
+@pytest.mark.parametrize("suffix", [".mdoc", ".xml"])
+def test_a_sidecar_as_it_is_written(tmp_path: Path, suffix: str) -> None:
+    """At whatever byte a writer has got to: what is read is right or absent, never a number cut short."""
+    text = mdoc_text(SubFramePath=r"X:\a.tif", ExposureDose=50.25) if suffix == ".mdoc" else epu_text()
+    whole = text.encode()
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(whole)
+    complete = dict(sidecars.find(tmp_path / "a.tif", MOVIE).values)
+    assert complete["voltage_kv"] == 300
+    n_complete = 0
+    for end in range(len(whole) + 1):
+        path.write_bytes(whole[:end])
+        found = sidecars.find(tmp_path / "a.tif", MOVIE).values
+        assert found.items() <= complete.items(), whole[:end][-20:]
+        n_complete += found == complete
+    assert 1 <= n_complete < len(whole)
 
 
 SERIES = "".join(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
+import os
 import re
+import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from komad.ingest import epu, mdoc
@@ -14,7 +18,24 @@ from komad.model import MovieHeader
 SESSION_FILES = 16
 """Of the `.mdoc` files in a folder that are named after no movie, the newest are searched for the movie's section."""
 
+LISTING_S, N_LISTINGS = 5.0, 100
+"""Listings of folders are kept for so long, and so many of them."""
+
 _EPU_SUFFIX = re.compile(r"(_fractions|_eer)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Listing:
+    """The `.mdoc` files of a folder."""
+
+    changed_ns: int
+    """Time of the folder."""
+    taken_s: float
+    """Our clock."""
+    newest: list[Path]
+
+
+_listings: dict[Path, _Listing] = {}
 
 
 def find(movie: Path, header: MovieHeader, tilt_series: Path | None = None) -> Reading:
@@ -70,8 +91,8 @@ def _in_series(movie: Path, header: MovieHeader, tilt_series: Path) -> tuple[Rea
     for path in paths:
         try:
             reading = mdoc.read(path, movie.name, header, named=False, tilt_series=True)
-        except OSError as error:
-            doubt = f"{path.name} was not used: {error.strerror}"
+        except (OSError, ValueError) as error:
+            doubt = f"{path.name} was not used: {getattr(error, 'strerror', None) or error}"
             continue
         if reading is not None:
             return reading, ""
@@ -85,8 +106,32 @@ def _places(movie: Path) -> Iterator[tuple[Path, bool]]:
     for stem in dict.fromkeys((_EPU_SUFFIX.sub("", movie.stem), movie.stem)):
         yield movie.with_name(f"{stem}.xml"), True
     try:
-        others = [path for path in movie.parent.glob("*.mdoc") if path.name not in names]
-        others.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        others = _newest(movie.parent)
     except OSError:
         return
-    yield from ((path, False) for path in others[:SESSION_FILES])
+    yield from islice(((path, False) for path in others if path.name not in names), SESSION_FILES)
+
+
+def _newest(folder: Path) -> list[Path]:
+    """As many `.mdoc` files of a folder as can be wanted, the newest first. Raises OSError.
+
+    A folder of thousands of movies is not listed for each of them: a listing is used for as long as the folder has the
+    same time, and not longer than `LISTING_S`, for that time is coarse.
+    """
+    changed_ns = folder.stat().st_mtime_ns
+    listing = _listings.get(folder)
+    if (
+        listing is not None
+        and listing.changed_ns == changed_ns
+        and time.monotonic() - listing.taken_s < LISTING_S
+    ):
+        return listing.newest
+    with os.scandir(folder) as entries:
+        found = [(entry.stat().st_mtime_ns, entry.name) for entry in entries if entry.name.endswith(".mdoc")]
+    newest = [
+        folder / name for _, name in heapq.nlargest(SESSION_FILES + 3, found)
+    ]  # the movie's own are three
+    if len(_listings) >= N_LISTINGS:
+        _listings.clear()
+    _listings[folder] = _Listing(changed_ns=changed_ns, taken_s=time.monotonic(), newest=newest)
+    return newest
