@@ -276,7 +276,7 @@ def _created(name: str) -> Any:
 
 
 def _asarray(array: Any, dtype: Any = None) -> DeviceArray:
-    if isinstance(array, DeviceArray) and dtype in {None, array.dtype}:
+    if isinstance(array, DeviceArray) and (dtype is None or np.dtype(dtype) == array.dtype):
         return array
     return DeviceArray(np.array(_bare(array), dtype))  # always a copy: another memory
 
