@@ -15,6 +15,7 @@ from komad.config import Queue, Settings
 from komad.store import Store
 from komad.work import devices
 from komad.work.assembly_line import AssemblyLine
+from komad.work.device import CPU
 from komad.work.exits import Exit
 from komad.work.supervisor import Supervisor
 from komad.work.worker import Worker
@@ -40,7 +41,7 @@ def test_thread_that_fails_while_it_tells(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker whose thread ended is broken, whatever went wrong on the way: it must not live on and do nothing."""
-    line = AssemblyLine(settings, store, "w", "cpu")
+    line = AssemblyLine(settings, store, "w", CPU)
 
     def fail(*_: object, **__: object) -> None:
         raise OSError("no space left on device")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from komad.config import Archive, Output, Processing, WatchFolder
 from komad.errors import MovieMissingError, ParameterError
@@ -20,6 +20,8 @@ from komad.output.session import PROCESSED, SessionIndex
 from komad.watch.sweep import Selection
 from komad.work.archive import archive_movie, read_source
 from komad.work.correct import make_micrographs, write_results
+from komad.work.device import CPU, Device, open_device
+from komad.work.devices import choose, look_around
 
 if TYPE_CHECKING:
     from komad.work.session import SessionInMemory
@@ -55,6 +57,26 @@ class OneOff:
     """Take off the detector's own pattern, which the movies before tell of."""
     tilt: tuple[float, float] | None = None
     """The movies are tilts in the order in which they were taken: angle of the first, step to the next, degrees."""
+    devices: Literal["auto"] | tuple[str, ...] = ("cpu",)
+    """As `config.Workers.devices`; the first is computed on."""
+
+
+def device_of(devices: Literal["auto"] | Sequence[str]) -> Device:
+    """Open the first of these devices; nothing of CUDA may have been imported before.
+
+    Raises
+    ------
+    ConfigError, DeviceError
+        It is not there, or cannot be used.
+    """
+    if devices == ("cpu",):
+        return CPU
+    chosen = choose(devices, look_around()).devices[0]
+    if chosen.is_gpu:
+        os.environ |= {"CUDA_VISIBLE_DEVICES": chosen.visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    device = open_device(chosen.device, chosen.memory_fraction)
+    device.probe()
+    return device
 
 
 def find_movies(given: Sequence[Path], folder: WatchFolder, output: Path | None = None) -> tuple[Path, ...]:
@@ -195,11 +217,13 @@ def process_movie(
     index: SessionIndex,
     *,
     session: SessionInMemory | None = None,
+    device: Device = CPU,
     on_stage: Callable[[str], None],
 ) -> dict[str, Any]:
     """Archive and correct a movie that `describe_movie` described, and add it to the indices; gives its summary.
 
-    With a `session` the pattern that its movies share is taken off, and the movie becomes a part of it.
+    With a `session` of the same `device` the pattern that its movies share is taken off, and the movie becomes a part
+    of it.
 
     Raises
     ------
@@ -221,7 +245,7 @@ def process_movie(
         koma = session.pattern(movie, archived.stack_sum)
         timings_s["koma"] = perf_counter() - before
     result = make_micrographs(
-        movie, frames, outliers=outliers, output=settings.output, koma=koma, on_stage=on_stage
+        movie, frames, outliers=outliers, output=settings.output, koma=koma, device=device, on_stage=on_stage
     )
     on_stage("write")
     timings_s |= result.timings_s

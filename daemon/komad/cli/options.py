@@ -452,4 +452,13 @@ Float16 = Annotated[
     bool | None,
     typer.Option("--float16", help="Sums as 16-bit floats (MRC mode 12).", rich_help_panel=OUTPUT),
 ]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="cpu, a GPU by its number (cuda:0) or UUID, or auto: a GPU where one can be used.",
+        show_default="cpu",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="0 is all cores.", rich_help_panel=OUTPUT)]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from komad.cli.oneoff import OneOff
+    from komad.work.device import Device
     from komad.work.session import SessionInMemory
 
 
@@ -74,6 +75,7 @@ def process(
     archive: option.ArchiveWanted = None,
     archive_directory: option.ArchiveFolder = None,
     float16: option.Float16 = None,
+    devices: option.Devices = None,
     threads: option.Threads = 0,
 ) -> None:
     """Process movies now, without a daemon: the same steps and the same files as `komad run`.
@@ -133,7 +135,15 @@ def _settings(given: Mapping[str, Any], context: typer.Context) -> OneOff:
     from pydantic import ValidationError
 
     from komad.cli.oneoff import OneOff, find_movies
-    from komad.config import AcquisitionSettings, Archive, Output, Processing, ReferenceSettings, WatchFolder
+    from komad.config import (
+        AcquisitionSettings,
+        Archive,
+        Output,
+        Processing,
+        ReferenceSettings,
+        WatchFolder,
+        Workers,
+    )
     from komad.ingest import references
 
     values = _plain(given)
@@ -158,6 +168,7 @@ def _settings(given: Mapping[str, Any], context: typer.Context) -> OneOff:
             movies=find_movies(given["movies"], folder, values["output"]),
             koma=values["koma"],
             tilt=values.get("tilt"),
+            devices=Workers.model_validate({"devices": values.get("devices", "cpu")}).devices,
         )
     except ValidationError as error:
         raise typer.BadParameter(_explain(error, context)) from error
@@ -200,8 +211,8 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from komad.cli.oneoff import STAGES, describe_movie, done_before, process_movie
-    from komad.errors import DiskFullError, KomadError, OutputError
+    from komad.cli.oneoff import STAGES, describe_movie, device_of, done_before, process_movie
+    from komad.errors import DeviceError, DiskFullError, KomadError, OutputError
     from komad.formats.atomic import remove_leftovers
     from komad.output.session import SessionIndex
 
@@ -209,7 +220,8 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
     remove_leftovers(settings.output.directory)
     done = done_before(settings) if skip_done else set()
     movies = [path for path in settings.movies if path not in done]
-    session = _session() if settings.koma else None
+    device = device_of(settings.devices)
+    session = _session(device) if settings.koma else None
     console, n_failed = Console(highlight=False), 0
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -229,9 +241,11 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
             started = perf_counter()
             try:
                 movie = describe_movie(path, settings, index)
-                summary = process_movie(movie, settings, index, session=session, on_stage=on_stage)
+                summary = process_movie(
+                    movie, settings, index, session=session, device=device, on_stage=on_stage
+                )
                 _say_done(console, summary, perf_counter() - started)
-            except (DiskFullError, OutputError):
+            except (DeviceError, DiskFullError, OutputError):
                 raise  # the next movie would fail too
             except KomadError as error:
                 n_failed += 1
@@ -248,11 +262,11 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
     return n_failed
 
 
-def _session() -> SessionInMemory:
+def _session(device: Device) -> SessionInMemory:
     from komad.config import Koma
     from komad.work.session import SessionInMemory
 
-    return SessionInMemory(Koma())
+    return SessionInMemory(Koma(), device)
 
 
 def _say_done(console: Console, summary: dict[str, Any], seconds: float) -> None:

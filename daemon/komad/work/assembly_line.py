@@ -36,7 +36,7 @@ from komad.store import Store
 from komad.work import stack_sums
 from komad.work.archive import archive_movie, find_archive, read_archive, read_source
 from komad.work.correct import make_micrographs, sum_again, write_results
-from komad.work.device import probe
+from komad.work.device import Device
 from komad.work.disk import absence, shortage
 from komad.work.exits import Exit
 from komad.work.gain_check import GainChecker
@@ -73,12 +73,12 @@ class _Computed:
 class AssemblyLine:
     """The work of one worker process, from claim to commit."""
 
-    def __init__(self, settings: Settings, store: Store, worker_id: str, device: str) -> None:
+    def __init__(self, settings: Settings, store: Store, worker_id: str, device: Device) -> None:
         self._settings = settings
         self._store = store
         self._worker_id = worker_id
         self._device = device
-        self._neighbours = Neighbours(store, settings)
+        self._neighbours = Neighbours(store, settings, device)
         self._gain = GainChecker(store, settings.gain_check)
         self._broken: Exit | None = None
         self._stopping = threading.Event()
@@ -96,7 +96,7 @@ class AssemblyLine:
 
     def start(self) -> None:
         """Probe the device and start working. Raises DeviceError when the device is bad."""
-        probe(self._device)
+        self._device.probe()
         for thread in self._threads:
             thread.start()
 
@@ -243,7 +243,12 @@ class AssemblyLine:
             koma = self._neighbours.pattern(movie, stack_sum)
             timings = timings | {"koma": round(perf_counter() - started, 4)}
             result = make_micrographs(
-                movie, frames, outliers=outliers, output=self._settings.output, koma=koma
+                movie,
+                frames,
+                outliers=outliers,
+                output=self._settings.output,
+                koma=koma,
+                device=self._device,
             )
         result = replace(result, timings_s=timings | result.timings_s)
         self._computed.put(_Computed(job=job, movie=movie, result=result, outliers=outliers, started=started))
@@ -315,7 +320,7 @@ class AssemblyLine:
             self._fail(job, movie, self._cause(movie, error))
         except Exception as error:
             logger.exception("unexpected error", movie=movie.stem, movie_id=movie.movie_id, job_id=job.job_id)
-            probe(self._device)
+            self._device.probe()
             self._fail(
                 job, movie, InternalError(f"{type(error).__name__}: {error}; the log has the traceback")
             )
@@ -355,7 +360,7 @@ class AssemblyLine:
             work()
             end = None
         except DeviceError as error:
-            logger.error("device failed its probe", device=self._device, error=str(error))
+            logger.error("the device cannot be used", device=self._device.name, error=str(error))
             self.abandon(error)
             end = Exit.BAD_DEVICE
         except WorkerLostError as error:

@@ -12,9 +12,11 @@ from komad.arrays import Array
 from komad.config import Koma, Output, Processing
 from komad.formats import references
 from komad.formats.stacks import write_stack
+from komad.memory import demand_of
 from komad.model import MicrographResult, Movie, OutlierPixels, StackSum
 from komad.output.micrograph import SUFFIXES, withdraw_micrograph, write_micrograph
-from komad.pipeline import aligned_stack, correct_movie, sum_stack
+from komad.pipeline import aligned_stack, alignment_binning, correct_movie, sum_stack
+from komad.work.device import CPU, Device
 from komad.work.koma import MoviePattern
 
 
@@ -34,9 +36,12 @@ def make_micrographs(
     outliers: OutlierPixels,
     output: Output,
     koma: MoviePattern | None = None,
+    device: Device = CPU,
     on_stage: Callable[[str], None] | None = None,
 ) -> MicrographResult:
     """Compute what `write_results` writes, and write the aligned stack, which is too large to be kept until then.
+
+    The pattern of `koma` lies where `device` computes; all else that is given and all of the result on the host.
 
     Raises
     ------
@@ -44,52 +49,67 @@ def make_micrographs(
         A reference does not fit, a parameter is missing, or no frame is left.
     OutputError, DiskFullError
         The aligned stack cannot be written.
+    DeviceMemoryError, DeviceError
+        The device has too little memory for the movie, or is lost.
     """
-    loaded = references.load(movie.references, (frames.shape[1], frames.shape[2]))
+    shape = (frames.shape[1], frames.shape[2])
+    loaded = references.load(movie.references, shape)
     processing = Processing.model_validate(dict(movie.processing))
     pattern, method = (koma.to_take_off, koma.settings.method) if koma else (None, Koma().method)
-    result = correct_movie(
-        frames,
-        gain=loaded.gain,
-        dark=loaded.dark,
-        outliers=outliers,
-        acquisition=movie.acquisition,
+    demand = demand_of(
+        len(frames),
+        shape,
+        frames.itemsize,
+        binning=alignment_binning(shape, movie.acquisition, processing),
         processing=processing,
-        pattern=pattern,
-        koma_method=method,
-        even_odd=output.even_odd,
-        power_spectrum_wanted=output.power_spectrum,
-        even_odd_weighted=output.even_odd_weighted,
-        power_spectrum_groups=output.power_spectrum_groups,
-        on_stage=on_stage,
+        output=output,
+        has_pattern=pattern is not None,
     )
-    result = replace(result, warnings=(*loaded.warnings, *result.warnings))
-    if koma:
-        result = replace(result, detector=koma.report(result.detector))
-    if not output.aligned_stack:
-        return result
-    if on_stage:
-        on_stage("aligned_stack")
-    started = perf_counter()
-    withdraw_micrograph(output.directory, movie.stem)
-    write_stack(
-        output.directory / f"{movie.stem}{SUFFIXES['aligned_stack']}",
-        aligned_stack(
+
+    def correct(frames: Array, gain: Array | None, dark: Array | None) -> MicrographResult:
+        result = correct_movie(
             frames,
-            gain=loaded.gain,
-            dark=loaded.dark,
+            gain=gain,
+            dark=dark,
             outliers=outliers,
-            motion=result.motion,
+            acquisition=movie.acquisition,
             processing=processing,
-            frame_time_s=movie.acquisition.frame_time_s,
             pattern=pattern,
             koma_method=method,
-            group=output.aligned_stack_group,
-        ),
-        pixel_size_angstrom=result.pixel_size_angstrom,
-    )
-    timings_s = {**result.timings_s, "aligned_stack": round(perf_counter() - started, 4)}
-    return replace(result, timings_s=timings_s)
+            even_odd=output.even_odd,
+            power_spectrum_wanted=output.power_spectrum,
+            even_odd_weighted=output.even_odd_weighted,
+            power_spectrum_groups=output.power_spectrum_groups,
+            on_stage=on_stage,
+        )
+        if not output.aligned_stack:
+            return result
+        if on_stage:
+            on_stage("aligned_stack")
+        started = perf_counter()
+        withdraw_micrograph(output.directory, movie.stem)
+        write_stack(
+            output.directory / f"{movie.stem}{SUFFIXES['aligned_stack']}",
+            aligned_stack(
+                frames,
+                gain=gain,
+                dark=dark,
+                outliers=outliers,
+                motion=result.motion,
+                processing=processing,
+                frame_time_s=movie.acquisition.frame_time_s,
+                pattern=pattern,
+                koma_method=method,
+                group=output.aligned_stack_group,
+            ),
+            pixel_size_angstrom=result.pixel_size_angstrom,
+        )
+        timings_s = {**result.timings_s, "aligned_stack": round(perf_counter() - started, 4)}
+        return replace(result, timings_s=timings_s)
+
+    result = device.correct(correct, frames, loaded.gain, loaded.dark, demand)
+    result = replace(result, warnings=(*loaded.warnings, *result.warnings))
+    return replace(result, detector=koma.report(result.detector)) if koma else result
 
 
 def write_results(

@@ -12,12 +12,14 @@ from functools import lru_cache
 
 import structlog
 
+from komad.arrays import Array
 from komad.config import Koma, Processing
 from komad.detector import Calibration, RunningTotal, calibrate, choose_window, measure_pattern
 from komad.detector.gamma import gamma_of
 from komad.errors import KomadError
 from komad.formats import references
 from komad.model import DetectorReport, KomaWindow, Movie, Pattern, References, StackFacts, StackSum
+from komad.work.device import CPU, Device
 
 logger = structlog.get_logger(__name__)
 
@@ -94,30 +96,38 @@ class RunningWindows:
     ----------
     load
         Gives a movie by its number, None when its stack sum is lost.
+    device
+        Where the totals and the patterns are.
     """
 
-    def __init__(self, load: Callable[[int], Member | None]) -> None:
+    def __init__(self, load: Callable[[int], Member | None], device: Device = CPU) -> None:
         self._load = load
+        self._device = device
         self._totals: dict[str, _WindowTotal] = {}
 
     def pattern(self, movie: Movie, own: StackSum, window: KomaWindow) -> MoviePattern:
         """Measure what a movie shares with the members of its window."""
+        # A total may be half moved when the memory ends: what was in it is not known.
+        return self._device.call(lambda: self._pattern(movie, own, window), make_room=self._totals.clear)
+
+    def _pattern(self, movie: Movie, own: StackSum, window: KomaWindow) -> MoviePattern:
         total = self._total_of(movie.series)
-        lost = total.move(window.members, own.total.shape)
+        calibration = _calibration(movie, own, self._device)
+        lost = total.move(window.members, calibration.gain)
         if lost:
             names = ", ".join(map(str, sorted(lost)))
             note = f"the stack sums of {len(lost)} movies are lost: {names}"
             logger.warning("KOMA goes on with fewer movies", movie=movie.stem, reason=note)
             window = replace(window, note="; ".join(filter(None, (window.note, note))))
         return MoviePattern(
-            pattern=measure_pattern(total.running, own, _calibration(movie, own)),
+            pattern=measure_pattern(total.running, own, calibration),
             window=window,
             settings=Koma.model_validate(dict(movie.koma)),
         )
 
     def _total_of(self, series: str) -> _WindowTotal:
         """The total of a series; that of the series that was not asked for longest is forgotten."""
-        total = self._totals.pop(series) if series in self._totals else _WindowTotal(self._load)
+        total = self._totals.pop(series, None) or _WindowTotal(self._load, self._device)
         self._totals[series] = total
         if len(self._totals) > N_TOTALS:
             del self._totals[next(iter(self._totals))]
@@ -127,17 +137,19 @@ class RunningWindows:
 class _WindowTotal:
     """The running total of one series, and who is in it."""
 
-    def __init__(self, load: Callable[[int], Member | None]) -> None:
+    def __init__(self, load: Callable[[int], Member | None], device: Device) -> None:
         self._load = load
+        self._device = device
         self._members: set[int] = set()
         self.running = RunningTotal((0, 0))
 
-    def move(self, members: Collection[int], shape: tuple[int, ...]) -> set[int]:
-        """Bring the total to these members; gives those that are lost."""
+    def move(self, members: Collection[int], like: Array) -> set[int]:
+        """Bring the total to these members, of the size of `like` and where that is; gives those that are lost."""
         wanted = set(members)
         is_far = len(wanted ^ self._members) > len(wanted)
-        if is_far or self.running.total.shape != shape or not self._take_off(self._members - wanted):
-            self.running, self._members = RunningTotal((shape[0], shape[1])), set()
+        if is_far or self.running.total.shape != like.shape or not self._take_off(self._members - wanted):
+            shape = (like.shape[0], like.shape[1])
+            self.running, self._members = RunningTotal(shape, like=like), set()
         for movie_id in sorted(wanted - self._members):
             self._add(movie_id)
         return wanted - self._members
@@ -148,7 +160,7 @@ class _WindowTotal:
             member = self._load(movie_id)
             if member is None:
                 return False
-            self.running.subtract(member.stack_sum, _calibration(member.movie, member.stack_sum))
+            self.running.subtract(member.stack_sum, self._calibration(member))
             self._members.remove(movie_id)
         return True
 
@@ -157,7 +169,7 @@ class _WindowTotal:
         if member is None:
             return
         try:
-            self.running.add(member.stack_sum, _calibration(member.movie, member.stack_sum))
+            self.running.add(member.stack_sum, self._calibration(member))
         except KomadError as error:  # whatever is wrong with a neighbour, this movie goes on
             logger.warning(
                 "left out of the window", movie=member.movie.stem, code=error.code, error=str(error)
@@ -165,15 +177,19 @@ class _WindowTotal:
         else:
             self._members.add(movie_id)
 
+    def _calibration(self, member: Member) -> Calibration:
+        return _calibration(member.movie, member.stack_sum, self._device)
 
-def _calibration(movie: Movie, stack_sum: StackSum) -> Calibration:
+
+def _calibration(movie: Movie, stack_sum: StackSum, device: Device) -> Calibration:
     shape = (stack_sum.total.shape[0], stack_sum.total.shape[1])
     setting = Processing.model_validate(dict(movie.processing)).gain_gamma
     frame_time_s, rate = movie.acquisition.frame_time_s, None
     if frame_time_s is not None and setting != "off":
         dark = references.load(movie.references, shape).dark
         rate = float(stack_sum.frame_means.mean() - (0.0 if dark is None else dark.mean())) / frame_time_s
-    return _calibrated(movie.references, shape, gamma_of(setting, rate))
+    host = _calibrated(movie.references, shape, gamma_of(setting, rate))
+    return replace(host, gain=device.kept(host.gain), offset=device.kept(host.offset))
 
 
 @lru_cache(1)

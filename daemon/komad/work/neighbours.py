@@ -13,6 +13,7 @@ from komad.store import Store
 from komad.work import stack_sums
 from komad.work.archive import find_archive, read_archive, read_source
 from komad.work.correct import sum_again
+from komad.work.device import CPU, Device
 from komad.work.koma import Member, MoviePattern, RunningWindows, choose
 
 logger = structlog.get_logger(__name__)
@@ -21,10 +22,10 @@ logger = structlog.get_logger(__name__)
 class Neighbours:
     """The movies around the one that a worker corrects. For one thread."""
 
-    def __init__(self, store: Store, settings: Settings) -> None:
+    def __init__(self, store: Store, settings: Settings, device: Device = CPU) -> None:
         self._store = store
         self._settings = settings
-        self._running = RunningWindows(self._member)
+        self._running = RunningWindows(self._member, device)
 
     def pattern(self, movie: Movie, own: StackSum) -> MoviePattern:
         """Measure what a movie's neighbours tell of its detector."""

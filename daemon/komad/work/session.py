@@ -9,6 +9,7 @@ from pathlib import Path
 from komad.config import Koma
 from komad.model import REACH, Movie, StackFacts, StackSum, series_of
 from komad.work import stack_sums
+from komad.work.device import CPU, Device
 from komad.work.koma import Member, MoviePattern, RunningWindows, choose
 
 
@@ -22,10 +23,10 @@ class _Kept:
 class SessionInMemory:
     """The movies so far, each with its stack sum, compressed."""
 
-    def __init__(self, settings: Koma) -> None:
+    def __init__(self, settings: Koma, device: Device = CPU) -> None:
         self._settings = settings
         self._kept: dict[int, _Kept] = {}
-        self._running = RunningWindows(self._member)
+        self._running = RunningWindows(self._member, device)
         self._n_movies = 0
 
     def pattern(self, movie: Movie, own: StackSum) -> MoviePattern:

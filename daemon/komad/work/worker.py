@@ -23,6 +23,7 @@ from komad.config import Settings
 from komad.errors import DeviceError, KomadError
 from komad.store import Store
 from komad.work.assembly_line import AssemblyLine
+from komad.work.device import open_device
 from komad.work.devices import WorkerDevice
 from komad.work.exits import Exit
 from komad.work.nvml import GpuWatch
@@ -41,7 +42,8 @@ class Worker:
         self._settings = settings
         self._store = store
         self._worker_id = worker_id
-        self._line = AssemblyLine(settings, store, worker_id, device.device)
+        opened = open_device(device.device, device.memory_fraction)
+        self._line = AssemblyLine(settings, store, worker_id, opened)
         self._gpu = GpuWatch(device.visible)
         self._signals = 0
         self._wake = threading.Event()
