@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,12 @@ def test_a_folder_is_not_listed_for_each_of_its_movies(
 ) -> None:
     """A thousand movies without sidecars cost a few listings; one that is added is seen by the next movie."""
     scandir, listed = os.scandir, []
-    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+
+    def counting(path: Path) -> Any:
+        listed.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counting)
     for number in range(1000):
         assert sidecars.find(tmp_path / f"{number}.tif", MOVIE).name == ""
     assert len(listed) < 100

@@ -16,8 +16,7 @@ from watchdog.observers.inotify_c import InotifyEvent
 from komad.config import WatchFolder, Watching
 from komad.model import Candidate
 from komad.watch import Watcher, observer
-from komad.watch import watcher as watcher_module
-from komad.watch.sweep import Sweep
+from komad.watch.sweep import Sweep, sweep
 from tests.watch.conftest import COMPLETE, check_complete
 
 
@@ -136,7 +135,6 @@ def test_inotify_limits_leave_the_sweep(incoming: Path, monkeypatch: pytest.Monk
 def test_a_sweep_that_fails_is_tried_again(incoming: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unforeseen error in a sweep is logged, and does not end the thread."""
     (incoming / "a.mrc").write_bytes(COMPLETE)
-    sweep = watcher_module.sweep
     calls: list[int] = []
 
     def failing_once(*args: Any, **options: Any) -> Sweep:
@@ -145,7 +143,7 @@ def test_a_sweep_that_fails_is_tried_again(incoming: Path, monkeypatch: pytest.M
             raise RuntimeError("unforeseen")
         return sweep(*args, **options)
 
-    monkeypatch.setattr(watcher_module, "sweep", failing_once)
+    monkeypatch.setattr("komad.watch.watcher.sweep", failing_once)
     with (
         structlog.testing.capture_logs() as lines,
         running(incoming, Watching(sweep_interval_s=0.1)) as (_, taken),

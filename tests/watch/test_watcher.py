@@ -6,14 +6,18 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
 from komad.config import WatchFolder, Watching
-from komad.errors import MovieError, MovieTruncatedError
+from komad.errors import MovieError, MovieMissingError, MovieTruncatedError
 from komad.model import Candidate
+from komad.watch.settle import Observation
+from komad.watch.sweep import Selection, Sweep, look, sweep
 from tests.watch.conftest import COMPLETE, Bench
 
 
@@ -244,6 +248,215 @@ def test_last_sweep_is_on_the_given_clock(bench: Bench) -> None:
     bench.now_s = 5000.0
     bench.watcher.sweep()
     assert bench.watcher.last_sweep == 5000.0
+
+
+def slow_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
+    """Let the clock go on by so much with every sweep over a folder; gives the times at which they begin."""
+    began = []
+
+    def slow(*args: Any, **options: Any) -> Sweep:
+        began.append(bench.now_s)
+        bench.now_s += seconds
+        return sweep(*args, **options)
+
+    monkeypatch.setattr("komad.watch.watcher.sweep", slow)
+    return began
+
+
+@pytest.mark.parametrize(("sweep_s", "pause_s"), [(0.1, 3.0), (2.0, 8.0), (20.0, 80.0), (200.0, 120.0)])
+def test_looking_takes_a_fifth_of_the_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, sweep_s: float, pause_s: float
+) -> None:
+    """The pause between sweeps is four times as long as a sweep, within bounds, and status says so."""
+    began = slow_disk(bench, monkeypatch, sweep_s)
+    while len(began) < 4:
+        bench.watcher._look_around()
+        bench.now_s += 0.1
+    assert np.diff(began) == pytest.approx(sweep_s + pause_s, abs=0.2)
+    status = bench.watcher.status()[0]
+    assert (status.sweep_s, status.pause_s) == pytest.approx((sweep_s, pause_s))
+
+
+def test_in_a_long_pause_unfinished_files_are_looked_at(
+    bench: Bench, incoming: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A movie found by a slow sweep need not wait for the next one, 80 s later, to be taken."""
+    began = slow_disk(bench, monkeypatch, 20.0)
+    (incoming / "a.mrc").write_bytes(COMPLETE)
+    bench.watcher._look_around()
+    assert bench.names == []
+    bench.now_s += 3.0
+    bench.watcher._look_around()
+    assert bench.names == ["a.mrc"]
+    assert len(began) == 1
+
+
+def test_a_slow_folder_does_not_slow_down_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a network folder has its pause, the local one is swept in every interval."""
+    for name in ("slow", "fast"):
+        (tmp_path / name).mkdir()
+    bench = Bench([WatchFolder(directory=tmp_path / name) for name in ("slow", "fast")])
+    began: list[str] = []
+
+    def as_named(selection: Selection, *args: Any, **options: Any) -> Sweep:
+        name = Path(selection.root).name
+        began.append(name)
+        bench.now_s += 20.0 if name == "slow" else 0.0
+        return sweep(selection, *args, **options)
+
+    monkeypatch.setattr("komad.watch.watcher.sweep", as_named)
+    for _ in range(20):
+        bench.watcher._look_around()
+        bench.now_s += 3.0
+    assert (began.count("slow"), began.count("fast")) == (1, 20)
+
+
+def test_a_long_sweep_gets_on(bench: Bench, incoming: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at a file is progress, so that a sweep of many minutes is not taken for one that hangs."""
+    for number in range(10):
+        (incoming / f"{number}.mrc").write_bytes(COMPLETE)
+    progress: list[float] = []
+
+    def slow_look(entry: os.DirEntry[str]) -> Observation:
+        progress.append(bench.watcher.last_sweep)
+        bench.now_s += 100.0
+        return look(entry)
+
+    monkeypatch.setattr("komad.watch.sweep.look", slow_look)
+    bench.watcher.sweep()
+    assert np.diff(progress) == pytest.approx(100.0)
+
+
+def test_a_folder_that_goes_away_while_its_movies_are_taken(
+    bench: Bench, incoming: Path, tmp_path: Path
+) -> None:
+    """One line in the log, no file is reported, however long it had waited; back again, all are taken in order."""
+    names = [f"{number}.mrc" for number in range(9)]
+    for number, name in enumerate(names):
+        (incoming / name).write_bytes(COMPLETE)
+        os.utime(incoming / name, (number, number))
+
+    def unmount(candidate: Candidate) -> None:
+        if candidate.path.name == "3.mrc":
+            incoming.rename(tmp_path / "away")
+            bench.now_s += (
+                10_000.0  # over a network taking many movies may take longer than watching.give_up_s
+            )
+
+    bench.on_candidate = unmount
+    with capture_logs() as lines:
+        assert bench.sweep(2) == names[:4]
+        assert [line["path"] for line in lines if "path" in line] == []
+        assert bench.sweep(3) == names[:4]
+    (tmp_path / "away").rename(incoming)
+    assert bench.sweep(3) == names
+    assert bench.unreadable == []
+
+
+def test_a_share_that_is_not_mounted(bench: Bench, incoming: Path, tmp_path: Path) -> None:
+    """An empty mount point forgets nothing that was taken; another folder in its place is followed."""
+    (incoming / "a.mrc").write_bytes(COMPLETE)
+    bench.sweep(2)
+    (incoming / "b.mrc").write_bytes(COMPLETE)
+    bench.sweep()
+    mounted = bench.watcher._folders[0].identity
+    incoming.rename(tmp_path / "share")
+    incoming.mkdir()
+    assert bench.sweep(5) == ["a.mrc"]
+    assert bench.watcher.status()[0].waiting == 0
+    assert bench.watcher._folders[0].identity != mounted
+    incoming.rmdir()
+    (tmp_path / "share").rename(incoming)
+    assert bench.sweep(10) == ["a.mrc", "b.mrc"]
+    assert bench.unreadable == []
+
+
+def test_a_file_that_is_there_and_cannot_be_read(bench: Bench, incoming: Path) -> None:
+    """An input/output error of one file, though its folder is well, is reported in the end."""
+
+    def lost(path: Path) -> None:
+        raise MovieMissingError(f"{path}: Input/output error")
+
+    bench.watcher._check_complete = lost
+    (incoming / "a.mrc").write_bytes(COMPLETE)
+    bench.sweep(19)
+    assert bench.unreadable == []
+    bench.sweep(5)
+    assert [candidate.path.name for candidate, _ in bench.unreadable] == ["a.mrc"]
+
+
+def test_a_folder_that_cannot_be_looked_at_keeps_only_its_own(bench: Bench, incoming: Path) -> None:
+    """A link that leads nowhere in circles is told, and what was removed elsewhere is forgotten all the same."""
+    (incoming / "loop.mrc").symlink_to(incoming / "loop.mrc")
+    (incoming / "a.mrc").write_bytes(COMPLETE)
+    bench.sweep()
+    (incoming / "a.mrc").unlink()
+    bench.sweep()
+    status = bench.watcher.status()[0]
+    assert status.reachable
+    assert status.error == f"{incoming / 'loop.mrc'}: Too many levels of symbolic links"
+    assert status.waiting == 0
+
+
+@pytest.mark.parametrize("block", [1, 7, 50])
+def test_space_reserved_before_it_is_written(bench: Bench, incoming: Path, block: int) -> None:
+    """A copy that sets the final size first, as Windows does, is not taken before it stops being written."""
+    path = incoming / "a.mrc"
+    with path.open("wb") as file:
+        file.write(COMPLETE[:5])
+        file.truncate(len(COMPLETE))  # complete by its length, the rest reads as zeros
+        for start in range(5, len(COMPLETE), block):
+            file.write(COMPLETE[start : start + block])
+            file.flush()
+            now = path.stat().st_mtime_ns + 1  # however coarse the times of this file system are
+            os.utime(path, ns=(now, now))
+            assert bench.sweep() == []
+    assert bench.sweep() == ["a.mrc"]
+
+
+def test_a_copy_that_sets_the_time_of_the_original(bench: Bench, incoming: Path) -> None:
+    """Rsync gives the file its old time at the end: a change like any other, of mtime and ctime."""
+    (incoming / "a.mrc").write_bytes(COMPLETE)
+    assert bench.sweep() == []
+    os.utime(incoming / "a.mrc", (1, 1))
+    assert bench.sweep() == []
+    assert bench.sweep() == ["a.mrc"]
+    assert bench.sweep(20) == ["a.mrc"]
+
+
+def test_rewritten_with_the_same_size_and_time(bench: Bench, incoming: Path) -> None:
+    """Ctime tells of it while the file waits; once it was taken, size and mtime are all that is compared."""
+    path = incoming / "a.mrc"
+    path.write_bytes(COMPLETE)
+    os.utime(path, (1, 1))
+
+    def rewrite() -> None:
+        time.sleep(0.02)  # ctime is coarse
+        path.write_bytes(COMPLETE)
+        os.utime(path, (1, 1))
+
+    assert bench.sweep() == []
+    rewrite()
+    assert bench.sweep() == []
+    assert bench.sweep() == ["a.mrc"]
+    rewrite()
+    assert bench.sweep(20) == ["a.mrc"]
+
+
+def test_the_wall_clock_is_not_asked(bench: Bench, incoming: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing on the way of a file to a candidate compares its times with now."""
+
+    def asked() -> float:
+        raise AssertionError("the wall clock was asked")
+
+    monkeypatch.setattr(time, "time", asked)
+    monkeypatch.setattr(time, "time_ns", asked)
+    (incoming / "a.mrc").write_bytes(COMPLETE)
+    (incoming / "cut.mrc").write_bytes(COMPLETE[:50])
+    for name, moment in (("a.mrc", 4e9), ("cut.mrc", 0)):
+        os.utime(incoming / name, (moment, moment))
+    assert bench.sweep(30) == ["a.mrc"]
+    assert [candidate.path.name for candidate, _ in bench.unreadable] == ["cut.mrc"]
 
 
 @pytest.mark.parametrize("use_events", [True, False])
