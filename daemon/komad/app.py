@@ -39,7 +39,7 @@ from komad.output.session import SessionIndex
 from komad.status.detector import pattern_alarm
 from komad.store import Store
 from komad.store.detector import read_detector
-from komad.store.overview import read_overview
+from komad.store.overview import FolderState, read_overview
 from komad.watch import Watcher
 from komad.work.disk import absence
 from komad.work.supervisor import Supervisor
@@ -50,10 +50,11 @@ TICK_S = 0.5
 STATUS_INTERVAL_S = 10.0
 RELEASE_INTERVAL_S = 2.0
 ALARM_INTERVAL_S = 60.0
+FOLDERS_INTERVAL_S = 5.0
 LOOK_AGAIN_INTERVAL_S = 5.0
 N_LOOKED_AT_AGAIN = 50
-"""The newest movies that lack values (sidecars come soon after their movie or not at all), and as many that wait for
-their gain."""
+"""The newest movies that lack values (sidecars come soon after their movie), as many of the others in turn, and as many
+that wait for their gain."""
 SWEEP_LIMIT_S = 300.0
 """A watcher that got no further for so long (a dead mount) is left to systemd's watchdog."""
 STOP_LIMIT_S = 75.0
@@ -139,6 +140,7 @@ class Intake:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._store = store
+        self._looked_at: int | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._look_again, name="komad-intake", daemon=True)
 
@@ -220,7 +222,7 @@ class Intake:
                 self._store.release_folder_held(self._is_back)
                 for candidate in self._store.to_describe():
                     self._describe_again(candidate)
-                for movie in self._store.incomplete_movies(limit=N_LOOKED_AT_AGAIN):
+                for movie in self._incomplete():
                     self._reconsider(movie)
                 for movie in self._store.gain_held(limit=N_LOOKED_AT_AGAIN):
                     self._rebind(movie)
@@ -228,6 +230,16 @@ class Intake:
                 logger.warning("cannot look again at movies, trying later", code=error.code, error=str(error))
             except Exception:  # one file that nobody foresaw must not end the looking for all others
                 logger.exception("cannot look again at movies, trying later")
+
+    def _incomplete(self) -> list[Movie]:
+        """The newest that lack values, and the next of those before them, so that each has its turn."""
+        newest = self._store.incomplete_movies(limit=N_LOOKED_AT_AGAIN)
+        if len(newest) < N_LOOKED_AT_AGAIN:
+            return newest
+        before = min(self._looked_at or newest[-1].movie_id, newest[-1].movie_id)
+        others = self._store.incomplete_movies(limit=N_LOOKED_AT_AGAIN, before=before)
+        self._looked_at = others[-1].movie_id if others else None
+        return newest + others
 
     def _is_back(self, path: Path) -> bool:
         """Whether the watched folder of a movie can be read again, or is not watched any more."""
@@ -298,6 +310,8 @@ class Daemon:
         self._status_at = 0.0
         self._release_at = 0.0
         self._alarm_at = 0.0
+        self._folders_at = 0.0
+        self._folders: list[FolderState] = []
         self._alarm = ""
 
     def run(self) -> None:
@@ -333,6 +347,7 @@ class Daemon:
             self._release()
             self._publish()
             self._watch_detector()
+            self._tell_folders()
             self._show_status()
         except KomadError as error:
             if str(error) != self._trouble:
@@ -368,6 +383,27 @@ class Daemon:
         if alarm and not self._alarm:
             logger.warning("the detector has changed", reason=alarm)
         self._alarm = alarm
+
+    def _tell_folders(self) -> None:
+        """Let `komad status` know how the watched folders are."""
+        if time.monotonic() < self._folders_at:
+            return
+        self._folders_at = time.monotonic() + FOLDERS_INTERVAL_S
+        folders = [
+            FolderState(
+                path=str(status.directory),
+                waiting=status.waiting,
+                unreadable=status.unreadable,
+                error=status.error,
+                no_events=status.no_events,
+                sweep_s=round(status.sweep_s, 1),
+                pause_s=round(status.pause_s, 1),
+            )
+            for status in self._watcher.status()
+        ]
+        if folders != self._folders:
+            self._store.put_folders(folders)
+            self._folders = folders
 
     def _publish(self) -> None:
         """Bring what was finished into the indices, in order; they know what they have, also after a crash."""

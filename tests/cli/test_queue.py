@@ -30,7 +30,9 @@ def test_status_as_json(komad: Komad, config: Path, store: Store) -> None:
     assert document["counts"] == {
         "found": 2, "archived": 1, "corrected": 0, "failed": 1, "held": 1, "backlog": 0,
     }  # fmt: skip
-    assert document["folders"] == [{"path": str(config.parent / "camera"), "reachable": True}]
+    [folder] = document["folders"]
+    assert (folder["path"], folder["reachable"]) == (str(config.parent / "camera"), True)
+    assert folder["waiting"] is None, "no daemon looks at it"
 
 
 def test_status_without_a_database_is_exit_code_5(komad: Komad, config: Path) -> None:

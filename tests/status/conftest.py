@@ -13,6 +13,7 @@ import pytest
 from komad.status.places import Place
 from komad.store.detector import DetectorFacts, GainCheck, History, MovieHealth, Series
 from komad.store.overview import (
+    FolderState,
     GpuState,
     HeldGroup,
     JobError,
@@ -101,6 +102,18 @@ GPU = WorkerState(
     ),
 )
 """A worker with a GPU."""
+
+
+SLOW = FolderState(
+    path="/mnt/eer",
+    waiting=3,
+    unreadable=1,
+    error="/mnt/eer/old: Permission denied",
+    no_events="/mnt is a network file system (nfs4)",
+    sweep_s=21.0,
+    pause_s=84.0,
+)
+"""A large folder on a network file system."""
 
 
 def health(number: int, **changes: Any) -> MovieHealth:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from komad.model import Acquisition, Job, JobKind, Movie, MovieFormat, MovieHead
 from komad.store import Store
 from komad.store.listing import find_movie, list_jobs
 from komad.store.overview import GpuState, open_read_only, read_overview
+from tests.status.conftest import SLOW
 from tests.store.conftest import movie_at
 
 
@@ -52,6 +54,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
         store.fail(claimed(store, JobKind.ARCHIVE), MovieTruncatedError("short"), 3)
         store.beat("w", "archive c")
         yield store
+
+
+def test_folders_are_read_as_they_were_put(store: Store, tmp_path: Path) -> None:
+    """The last that the daemon said of its folders; nothing before it said anything."""
+    assert read_overview(tmp_path, now=datetime.now(UTC)).folders == ()
+    for waiting in (7, 3):
+        store.put_folders([replace(SLOW, waiting=waiting), SLOW])
+    assert read_overview(tmp_path, now=datetime.now(UTC)).folders == (SLOW, SLOW)
 
 
 def test_counts_windows_and_bytes(store: Store, tmp_path: Path) -> None:

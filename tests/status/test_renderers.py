@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,11 +13,12 @@ import pytest
 from rich.console import Console
 
 from komad.status.json import to_json
+from komad.status.places import Place
 from komad.status.text import duration, render, size
 from komad.status.view import StatusView, build_view
 from komad.store.detector import DetectorFacts, GainCheck
 from komad.store.overview import Overview
-from tests.status.conftest import BUSY, DETECTOR, GPU, NOW, PLACES
+from tests.status.conftest import BUSY, DETECTOR, GPU, NOW, PLACES, SLOW
 
 Facts = Callable[..., Overview]
 
@@ -67,6 +68,16 @@ def test_screen_fits_80_by_24_however_much_there_is(overview: Facts) -> None:
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     assert "and 13 more" in [line.strip() for line in lines]
+
+
+def test_slow_folder(overview: Facts) -> None:
+    """A folder without events says how often it is looked at, what is not finished, what is unreadable and why."""
+    places = (Place(role="watch", path=Path("/mnt/eer"), reachable=True),)
+    view = build_view(overview(folders=(SLOW,)), places, detector=DETECTOR, now=NOW)
+    [line] = [line for line in screen(view) if "/mnt/eer" in line]
+    assert "/mnt/eer  3 not finished  1 unreadable  looked at every 2 min  /mnt" in line
+    [folder] = json.loads(json.dumps(to_json(view)))["folders"]
+    assert folder == {**asdict(SLOW), "reachable": True}
 
 
 def test_screen_says_when_nothing_runs(overview: Facts) -> None:

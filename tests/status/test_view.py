@@ -12,7 +12,7 @@ import pytest
 from komad.status.places import Place
 from komad.status.view import build_view
 from komad.store.overview import HeldGroup, Overview, Window
-from tests.status.conftest import DETECTOR, NOW, PLACES
+from tests.status.conftest import DETECTOR, NOW, PLACES, SLOW
 
 Facts = Callable[..., Overview]
 
@@ -93,6 +93,16 @@ def test_disk_without_writing_has_no_end(overview: Facts) -> None:
     """Nothing written in the last hour: hours left are unknown."""
     (disk,) = build_view(overview(output_bytes=0, archive_bytes=0), PLACES, detector=DETECTOR, now=NOW).disks
     assert disk.hours_left is None
+
+
+def test_folders_as_the_daemon_sees_them(overview: Facts) -> None:
+    """What the daemon last saw of a folder is shown for as long as it runs, beside the folder of the same path."""
+    places = tuple(Place(role="watch", path=Path(path), reachable=True) for path in ("/data/k3", "/mnt/eer"))
+    facts = overview(folders=(SLOW,))
+    view = build_view(facts, places, detector=DETECTOR, now=NOW)
+    assert [folder.state for folder in view.folders] == [None, SLOW]
+    later = build_view(facts, places, detector=DETECTOR, now=NOW + timedelta(hours=1))
+    assert [folder.state for folder in later.folders] == [None, None]
 
 
 def test_held_groups_and_folders_are_passed_on(overview: Facts) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from komad.status.detector import DetectorView
-from komad.status.view import StatusView
+from komad.status.view import FolderView, StatusView
 
 SCHEMA_VERSION = 1
 
@@ -25,12 +25,18 @@ def to_json(view: StatusView) -> dict[str, object]:
         "clears_in_s": view.clears_in_s,
         "workers": [asdict(worker) for worker in view.workers],
         "disks": [{**asdict(disk), "paths": [str(path) for path in disk.paths]} for disk in view.disks],
-        "folders": [{"path": str(folder.path), "reachable": folder.reachable} for folder in view.folders],
+        "folders": [_folder(folder) for folder in view.folders],
         "detector": _detector(view.detector),
         "held": [asdict(group) for group in view.held],
         "errors": [asdict(error) for error in view.errors],
         "warnings": [asdict(warning) for warning in view.warnings],
     }
+
+
+def _folder(view: FolderView) -> dict[str, object]:
+    names = ("waiting", "unreadable", "error", "no_events", "sweep_s", "pause_s")
+    known = {name: None if view.state is None else getattr(view.state, name) for name in names}
+    return {"path": str(view.path), "reachable": view.reachable, **known}
 
 
 def _detector(view: DetectorView) -> dict[str, object]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from komad.status.detector import DetectorView, GainView, KomaView, Trend
-from komad.status.view import DiskView, ErrorView, Rates, StatusView, WarningView, WorkerView
+from komad.status.view import DiskView, ErrorView, FolderView, Rates, StatusView, WarningView, WorkerView
 from komad.store.detector import MovieHealth
 from komad.store.overview import GpuState
 
@@ -20,6 +20,9 @@ GUTTER = 10
 
 HOT_CELSIUS = 85
 """GPUs slow down by themselves at about this temperature."""
+
+SLOW_PAUSE_S = 10.0
+"""Shorter pauses between looks at a folder are not worth a word."""
 
 DIM, GOOD, CARE, BAD = "dim", "green", "yellow", "bold red"
 
@@ -38,9 +41,7 @@ def render(view: StatusView) -> RenderableType:
             empty="none: start `komad run`",
         ),
         *_block("disks", [_disk(disk) for disk in view.disks], MAX_DISKS),
-        *_block(
-            "folders", [_folder(str(place.path), place.reachable) for place in view.folders], MAX_FOLDERS
-        ),
+        *_block("folders", [_folder(folder) for folder in view.folders], MAX_FOLDERS),
         *_block("detector", list(_detector(view.detector)), MAX_DETECTOR),
         *_block("held", [_held(group.n_jobs, group.kind, group.reason) for group in view.held], MAX_HELD),
         *_block("errors", [_error(error) for error in view.errors], MAX_ERRORS - bool(view.warnings)),
@@ -162,8 +163,21 @@ def _disk(disk: DiskView) -> Text:
     return line
 
 
-def _folder(path: str, reachable: bool) -> Text:
-    return _line(path if reachable else (f"{path} cannot be reached", BAD))
+def _folder(folder: FolderView) -> Text:
+    if not folder.reachable:
+        return _line((f"{folder.path} cannot be reached", BAD))
+    line, state = _line(str(folder.path)), folder.state
+    if state is None:
+        return line
+    if state.waiting:
+        line.append(f"  {state.waiting:,} not finished")
+    if state.unreadable:
+        line.append(f"  {state.unreadable:,} unreadable", CARE)
+    if state.no_events or state.pause_s >= SLOW_PAUSE_S:
+        line.append(f"  looked at every {duration(state.sweep_s + state.pause_s)}", DIM)
+    if state.error:
+        line.append(f"  {state.error}", CARE)
+    return line
 
 
 def _detector(view: DetectorView) -> Iterator[Text]:

@@ -10,7 +10,15 @@ from pathlib import Path
 from komad.status.detector import DetectorView, view_detector
 from komad.status.places import Place
 from komad.store.detector import DetectorFacts
-from komad.store.overview import GpuState, HeldGroup, JobError, Overview, WarningGroup, WorkerState
+from komad.store.overview import (
+    FolderState,
+    GpuState,
+    HeldGroup,
+    JobError,
+    Overview,
+    WarningGroup,
+    WorkerState,
+)
 
 BEAT_TIMEOUT_S = 15.0
 """A worker without a beat for longer counts as silent (the lease of its job ends then)."""
@@ -69,6 +77,16 @@ class DiskView:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FolderView:
+    """A watched folder."""
+
+    path: Path
+    reachable: bool
+    state: FolderState | None
+    """As the daemon sees it; None while none runs."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ErrorView:
     """An error, with its age."""
 
@@ -106,8 +124,7 @@ class StatusView:
     """When the backlog is gone at the rates of the last ten minutes; None when it does not shrink."""
     workers: tuple[WorkerView, ...]
     disks: tuple[DiskView, ...]
-    folders: tuple[Place, ...]
-    """The watched ones."""
+    folders: tuple[FolderView, ...]
     detector: DetectorView
     held: tuple[HeldGroup, ...]
     errors: tuple[ErrorView, ...]
@@ -120,9 +137,10 @@ def build_view(
     """Work out the view at `now` (with time zone)."""
     counts, rates = _counts(overview), _rates(overview, now)
     workers = tuple(_worker(worker, now) for worker in overview.workers)
+    running = any(worker.alive for worker in workers)
     return StatusView(
         taken_at=now,
-        running=any(worker.alive for worker in workers),
+        running=running,
         paused=overview.paused,
         last_movie=overview.last_found,
         last_movie_age_s=_age_s(overview.last_found_at, now),
@@ -131,7 +149,7 @@ def build_view(
         clears_in_s=_clears_in_s(counts.backlog, rates),
         workers=workers,
         disks=_disks(overview, places, now),
-        folders=tuple(place for place in places if place.role == "watch"),
+        folders=_folders(overview, places, running=running),
         detector=view_detector(detector),
         held=overview.held,
         errors=tuple(_error(error, now) for error in overview.errors),
@@ -209,6 +227,15 @@ def _disk(group: Sequence[Place], bytes_per_hour: float) -> DiskView:
         free_bytes=free_bytes,
         bytes_per_hour=bytes_per_hour,
         hours_left=free_bytes / bytes_per_hour if bytes_per_hour > 0 else None,
+    )
+
+
+def _folders(overview: Overview, places: Sequence[Place], *, running: bool) -> tuple[FolderView, ...]:
+    states = {state.path: state for state in overview.folders} if running else {}
+    return tuple(
+        FolderView(path=place.path, reachable=place.reachable, state=states.get(str(place.path)))
+        for place in places
+        if place.role == "watch"
     )
 
 

@@ -141,9 +141,11 @@ class Movies(Database):
                 n_changed += 1
         return n_changed
 
-    def incomplete_movies(self, *, limit: int) -> list[Movie]:
-        """Return the newest movies that lack parameters."""
+    def incomplete_movies(self, *, limit: int, before: int | None = None) -> list[Movie]:
+        """Return the newest movies that lack parameters, of those with a number below `before`."""
         lacking = select(movies).where(movies.c.missing != "", movies.c.header.is_not(None))
+        if before is not None:
+            lacking = lacking.where(movies.c.movie_id < before)
         with self.read() as connection:
             rows = connection.execute(lacking.order_by(movies.c.movie_id.desc()).limit(limit)).all()
         return [movie_from(row) for row in rows]

@@ -20,6 +20,8 @@ DATABASE = "komad.sqlite"
 BUSY_TIMEOUT_S = 2.0
 N_LAST_ERRORS = 5
 N_LAST_WARNINGS = 5
+FOLDERS = "folders"
+"""Key of `meta`: a list of `FolderState`, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +61,25 @@ class WorkerState:
     beat_at: datetime
     gpu: GpuState | None = None
     """None for a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderState:
+    """A watched folder as the daemon last saw it."""
+
+    path: str
+    waiting: int
+    """Files that are not finished yet."""
+    unreadable: int
+    """Files that are no movies, or stayed unfinished, and have not changed since."""
+    error: str
+    """What in it cannot be looked at; '' when all can."""
+    no_events: str
+    """Why only sweeps find its files; '' when events announce them."""
+    sweep_s: float
+    """How long a sweep takes."""
+    pause_s: float
+    """Between two of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +142,8 @@ class Overview:
     """The newest first."""
     paused: str
     """Why no job is claimed; '' when jobs are."""
+    folders: tuple[FolderState, ...] = ()
+    """The watched ones."""
 
 
 def read_overview(state_directory: Path, *, now: datetime) -> Overview:
@@ -152,9 +175,8 @@ def read_overview(state_directory: Path, *, now: datetime) -> Overview:
             workers=_workers(connection),
             errors=_errors(connection),
             warnings=_warnings(connection, hour_ago),
-            paused=next(
-                (row[0] for row in connection.execute("SELECT value FROM meta WHERE key = 'pause'")), ""
-            ),
+            paused=_meta(connection, "pause"),
+            folders=tuple(FolderState(**state) for state in json.loads(_meta(connection, FOLDERS) or "[]")),
         )
 
 
@@ -291,6 +313,11 @@ def _bytes_since(connection: sqlite3.Connection, kind: str, key: str, since: str
         " WHERE state = 'done' AND kind = ? AND ended_at >= ?"
     )
     return _one(connection, query, key, kind, since)
+
+
+def _meta(connection: sqlite3.Connection, key: str) -> str:
+    rows = connection.execute("SELECT value FROM meta WHERE key = ?", (key,))
+    return next((value for (value,) in rows), "")
 
 
 def _one(connection: sqlite3.Connection, query: str, *values: str) -> int:

@@ -1,6 +1,7 @@
 """All of the database behind one door."""
 
 from komad.store.finished import Finished
+from komad.store.folders import Folders
 from komad.store.jobs import Jobs
 from komad.store.koma import KomaWindows
 from komad.store.movies import Movies
@@ -8,5 +9,5 @@ from komad.store.stack_sums import StackSums
 from komad.store.workers import Workers
 
 
-class Store(Movies, Jobs, Workers, StackSums, KomaWindows, Finished):
+class Store(Movies, Jobs, Workers, StackSums, KomaWindows, Folders, Finished):
     """Everything that is done with the database: `with Store(state_directory).open() as store`."""
