@@ -21,6 +21,9 @@ MOST_BAD = 0.5
 SAME_FIELD = 0.01
 """Frames whose sides are those of the camera within this part, or a power of two times them, show its field."""
 
+LARGEST = 10**9
+"""Pixels: a number beyond is none of a detector, and none that can be computed with."""
+
 Box = tuple[float, float, float, float]
 """x and y of the first pixel, x and y behind the last one."""
 
@@ -124,11 +127,19 @@ def _marked(boxes: Iterable[Box], shape: tuple[int, int]) -> Defects:
     return Defects(pixels=pixels, n_given=n_given, n_outside=n_outside)
 
 
+def _whole(word: str) -> int:
+    """Raises ValueError when the word is no whole number, or none of pixels."""
+    number = int(word)
+    if abs(number) > LARGEST:
+        raise ValueError(word)
+    return number
+
+
 def _boxes(lines: Iterable[tuple[int, Sequence[str]]], path: Path) -> Iterator[Box]:
     """MotionCor2's boxes."""
     for number, words in lines:
         try:
-            x, y, width, height = (int(word) for word in words)
+            x, y, width, height = (_whole(word) for word in words)
         except ValueError:
             width = height = 0
         if min(width, height) < 1:
@@ -193,7 +204,7 @@ def _entries(lines: Iterable[tuple[int, Sequence[str]]], path: Path) -> Iterator
             continue
         least = VALUES_OF_KEY[key]
         try:
-            values = [int(word) for word in words]
+            values = [_whole(word) for word in words]
         except ValueError:
             values = []
         if len(values) < least or (least > 1 and len(values) % least):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from komad.arrays import thread_count
 from komad.errors import MovieError, MovieTruncatedError
 from komad.formats import tiff
+from komad.formats.limits import refuse_too_large
 from komad.formats.mrc import HEADER_BYTES, MrcReader, parse_header
 from komad.formats.mrcz import MrczReader
 from komad.formats.reader import MovieReader
@@ -107,6 +108,7 @@ def read_frames(path: Path, *, on_frame: Callable[[int], None] | None = None) ->
     with open_movie(path) as reader:
         reader.check_complete()
         n_frames = reader.header.n_frames
+        refuse_too_large(path, n_frames * reader.frame_bytes)
         frames = np.empty(reader.header.shape, dtype=reader.header.dtype)
         n_parts = min(reader.max_parts, math.ceil(thread_count() / n_frames))
 

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from komad import __version__
 from komad.errors import ArchiveError, MovieError, MovieTruncatedError
 from komad.formats.atomic import atomic_file
+from komad.formats.limits import refuse_impossible
 from komad.formats.mrc import CODECS, HEADER_BYTES, MrcLayout, build_header, parse_header
 from komad.formats.reader import MovieReader
 from komad.formats.source import SourceFile, map_in_order
@@ -40,6 +41,8 @@ MODES = {"int8": 0, "uint8": 0, "int16": 1, "float32": 2, "uint16": 6, "int32": 
 """Type -> mode. uint8 is mode 0 with IMOD's mark for unsigned bytes: other readers see the same bits as int8."""
 LABELS = ("MRCZ0.6.0", f"komad {__version__}")
 """The first label is the version of python-mrcz whose layout this is: readers decide by it how to read."""
+MOST_METADATA_BYTES = 64 << 20
+"""Ours are some kilobytes."""
 CHECKSUMS = "frame_crc32"
 """Metadata key: CRC-32 of each chunk. Blosc itself does not notice every damage."""
 
@@ -156,17 +159,17 @@ class MrczReader(MovieReader):
                 f"{version} (must be {BLOSC_1}), {decoded} bytes decoded (must be {self._layout.frame_bytes}) and "
                 f"{length} bytes encoded"
             )
+        refuse_impossible(f"{self.path}: {self.frame_name(index)}", decoded, length)
         return int(length)
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
         """The JSON object in the extended header, else the one behind the last frame, else empty."""
-        raw = b""
         if self._layout.has_json:
-            raw = self._source.read(HEADER_BYTES, self._layout.extended_bytes)
+            raw = self._source.read(HEADER_BYTES, min(self._layout.extended_bytes, MOST_METADATA_BYTES + 1))
             return _parse_json(raw, self.path, HEADER_BYTES)
         end = sum(self.chunks[-1])
-        raw = self._source.read(end, self._source.size_bytes - end).strip(b" \t\r\n\0")
+        raw = self._source.read(end, MOST_METADATA_BYTES + 1).strip(b" \t\r\n\0")
         return _parse_json(raw, self.path, end) if raw.startswith(b"{") else {}
 
     @cached_property
@@ -314,9 +317,13 @@ def _to_json(path: Path, metadata: Mapping[str, Any]) -> bytes:
 
 
 def _parse_json(raw: bytes, path: Path, offset: int) -> dict[str, Any]:
+    if len(raw) > MOST_METADATA_BYTES:
+        raise MovieError(
+            f"{path}: the JSON metadata at byte {offset} are longer than {MOST_METADATA_BYTES} bytes"
+        )
     try:
         metadata = json.loads(raw)
-    except ValueError as error:  # UnicodeDecodeError is one
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
         raise MovieError(f"{path}: the JSON metadata at byte {offset} are damaged: {error}") from error
     if not isinstance(metadata, dict):
         raise MovieError(f"{path}: the JSON metadata at byte {offset} are no object")

@@ -10,6 +10,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from komad.errors import MovieError
+from komad.formats.limits import MOST_FRAMES, refuse_too_large
 from komad.formats.source import SourceFile
 from komad.model import MovieHeader
 
@@ -18,6 +20,10 @@ class MovieReader(ABC):
     """An open movie. Frames are (ny, nx) in MRC row order and native byte order; threads may read at the same time."""
 
     def __init__(self, source: SourceFile, header: MovieHeader) -> None:
+        if header.n_frames > MOST_FRAMES:
+            raise MovieError(
+                f"{source.path} announces {header.n_frames} frames, which no movie has; the header is damaged"
+            )
         self.header = header
         self._source = source
 
@@ -29,6 +35,11 @@ class MovieReader(ABC):
     def frame_name(self, index: int) -> str:
         """A frame as messages call it."""
         return f"frame {index + 1} of {self.header.n_frames} (counted from 1)"
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a frame in memory."""
+        return self.header.ny * self.header.nx * np.dtype(self.header.dtype).itemsize
 
     @property
     def max_parts(self) -> int:
@@ -69,6 +80,7 @@ class MovieReader(ABC):
         """
         if not 0 <= index < self.header.n_frames:
             raise IndexError(f"{self.path} has frames 0 to {self.header.n_frames - 1}, not {index}")
+        refuse_too_large(self.path, self.frame_bytes)
         frame = np.empty((self.header.ny, self.header.nx), dtype=self.header.dtype)
         self.read_part(index, 0, 1, frame)
         return frame

@@ -101,8 +101,9 @@ class SourceFile:
     def read(self, offset: int, n_bytes: int) -> bytes:
         """Bytes at `offset`; fewer at the end of the file only."""
         parts = []
+        n_bytes = min(n_bytes, self.size_bytes - offset)  # memory is taken for all that is asked for
         with explained(self.path):
-            while n_bytes > 0 and offset < self.size_bytes:
+            while n_bytes > 0:
                 part = os.pread(self._descriptor, n_bytes, offset)
                 if not part:
                     break

@@ -17,9 +17,9 @@ from komad.errors import StarError
 
 TOKEN = re.compile(r"""'([^']*)'(?=\s|$)|"([^"]*)"(?=\s|$)|(\#.*)|(\S+)""")
 """A quoted value, a comment, a bare value."""
-WHOLE = re.compile(r"[+-]?\d+")
-DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)")
-"""Python's own rules for numbers would take a name like 20170629_00021 for one."""
+WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+DECIMAL = re.compile(r"[+-]?([0-9]++(\.[0-9]*+)?|\.[0-9]++)([eE][+-]?[0-9]++)?|[+-]?(nan|inf)")
+"""Python's own rules for numbers would take a name like 20170629_00021 for one, and none of more than 4300 digits."""
 RESERVED = ("_", "#", "$", "'", '"', "[", "]", ";", "data_", "loop_", "save_", "global_", "stop_")
 """Starts that have a meaning of their own in STAR: such a value is quoted."""
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import tifffile
 
 from komad.errors import MovieError, MovieTruncatedError
-from komad.formats.mrc import PIXEL_SIZE_RANGE_ANGSTROM
+from komad.formats.limits import MOST_FRAMES, refuse_impossible, refuse_too_large
+from komad.formats.mrc import MAX_SIDE, PIXEL_SIZE_RANGE_ANGSTROM
 from komad.formats.reader import MovieReader
 from komad.formats.source import SourceFile, explained
 from komad.model import MovieFormat, MovieHeader
@@ -41,8 +42,11 @@ class TiffReader(MovieReader):
             self._pages = _read_pages(source, n_pages)
             header = _header(source, self._pages)
             self._strips = [_strips(page) for page in self._pages]
+            self._chunk_bytes = [_chunk_bytes(page) for page in self._pages]
+            self._page_bytes = [_page_bytes(page) for page in self._pages]
         except UNREADABLE as error:
             raise MovieError(f"{source.path}: the directory of TIFF pages is damaged: {error}") from error
+        self._is_packed = self._pages[0].compression != 1
         self._is_lzw = self._pages[0].compression == LZW
         if self._is_lzw:  # undone here, before tifffile sees the bytes
             for page in self._pages:
@@ -55,8 +59,12 @@ class TiffReader(MovieReader):
         return len(self._strips[0])
 
     def check_complete(self) -> None:
-        """Check that all strips lie inside the file and that the very last one decodes."""
+        """Check that all strips lie inside the file, can hold the picture, and that the very last one decodes."""
         size = self._source.size_bytes
+        stored = sum(length for strips in self._strips for _, length in strips)
+        if stored > size:
+            # Or few bytes would be decoded again and again.
+            raise MovieError(f"{self.path} has {size} bytes, its strips {stored}: they lie over each other")
         for index, strips in enumerate(self._strips):
             if any(offset == 0 or length == 0 for offset, length in strips):
                 raise MovieTruncatedError(
@@ -67,7 +75,16 @@ class TiffReader(MovieReader):
                 raise MovieTruncatedError(
                     f"{self.path} ends at byte {size}, inside {self.frame_name(index)}: {end - size} bytes are missing"
                 )
+            self._check_size(index)
         self._decode(self.header.n_frames - 1, len(self._strips[-1]) - 1)
+
+    def _check_size(self, index: int) -> None:
+        stored, needed = sum(length for _, length in self._strips[index]), self._page_bytes[index]
+        place = f"{self.path}: {self.frame_name(index)}"
+        if self._is_packed:
+            refuse_impossible(place, needed, stored)
+        elif stored < needed:
+            raise MovieError(f"{place} is damaged: its strips have {stored} bytes, its pixels need {needed}")
 
     def read_part(self, index: int, part: int, n_parts: int, out: npt.NDArray[Any]) -> None:
         """Decode a share of the strips or tiles of a page."""
@@ -86,13 +103,16 @@ class TiffReader(MovieReader):
         place = f"{self.path}: {self.frame_name(index)}, strip {strip + 1} at byte {offset},"
         if len(data) < length:
             raise MovieTruncatedError(f"{place} ends {length - len(data)} bytes early")
+        refuse_impossible(place, self._chunk_bytes[index], length)
+        refuse_too_large(self.path, self._chunk_bytes[index])
         try:
             decodable = _undo_lzw(data, page) if self._is_lzw else data
             pixels, (_, _, y, x, _), _ = page.decode(decodable, strip)
+            assert pixels is not None  # only an empty strip has none
+            inside = pixels[0, : self.header.ny - y, : self.header.nx - x, 0]  # tiles may reach over the edge
         except UNREADABLE as error:
             raise MovieError(f"{place} cannot be decoded: {error}") from error
-        assert pixels is not None  # only an empty strip has none
-        return pixels[0, : self.header.ny - y, : self.header.nx - x, 0], y, x  # tiles may reach over the edge
+        return inside, y, x
 
 
 def _read_pages(source: SourceFile, n_pages: int) -> list[tifffile.TiffPage]:
@@ -128,6 +148,8 @@ def _count_pages(source: SourceFile) -> int:
                 f"{source.path}: the chain of TIFF pages runs in a circle after page {len(visited)}"
             )
         visited.add(offset)
+        if len(visited) > MOST_FRAMES:
+            raise MovieError(f"{source.path} has more than {MOST_FRAMES} pages, which no movie has")
         n_tags = number(n_tags_format, offset, f"page {len(visited)}")
         link_at = offset + struct.calcsize(n_tags_format) + n_tags * tag_bytes
         offset = number(link_format, link_at, f"the end of the directory of page {len(visited)}")
@@ -145,13 +167,18 @@ def _header(source: SourceFile, pages: list[tifffile.TiffPage]) -> MovieHeader:
             f"{source.path} is compressed with TIFF scheme {int(first.compression)}; known are "
             f"{sorted(set(COMPRESSIONS.values()))}"
         )
-    if len(first.shape) != 2 or str(first.dtype) not in DTYPES:
+    is_picture = len(first.shape) == 2 and math.prod(first.shape) == math.prod(first.shaped)
+    if (
+        not is_picture
+        or not 0 < min(first.shape) <= max(first.shape) < MAX_SIDE
+        or str(first.dtype) not in DTYPES
+    ):
         raise MovieError(
             f"{source.path}: pages of shape {first.shape} and type {first.dtype} are no frames; needed is one value "
             f"per pixel, of type {', '.join(sorted(DTYPES))}"
         )
     for index, page in enumerate(pages):
-        if (page.shape, page.dtype, page.compression) != (first.shape, first.dtype, first.compression):
+        if (page.shaped, page.dtype, page.compression) != (first.shaped, first.dtype, first.compression):
             raise MovieError(
                 f"{source.path}: page {index + 1} is {page.shape} {page.dtype} (compression {int(page.compression)}), "
                 f"the first is {first.shape} {first.dtype} (compression {int(first.compression)})"
@@ -175,12 +202,21 @@ def _strips(page: tifffile.TiffPage) -> list[tuple[int, int]]:
     return [(int(offset), int(n)) for offset, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
 
 
+def _page_bytes(page: tifffile.TiffPage) -> int:
+    """Bytes of the picture, decoded."""
+    return int(page.imagelength * math.ceil(page.imagewidth * page.bitspersample / 8))
+
+
+def _chunk_bytes(page: tifffile.TiffPage) -> int:
+    """Bytes of a strip or tile, decoded."""
+    rows, columns = page.chunks
+    return int(min(rows, page.imagelength + page.tilelength) * math.ceil(columns * page.bitspersample / 8))
+
+
 def _undo_lzw(data: bytes, page: tifffile.TiffPage) -> memoryview:
     from komad.formats.lzw import decode  # noqa: PLC0415 - numba is slow to import, and few processes decode LZW
 
-    rows, columns = page.chunks
-    row_bytes = math.ceil(columns * page.bitspersample / 8)
-    decoded = np.empty(min(rows, page.imagelength + page.tilelength) * row_bytes, dtype=np.uint8)
+    decoded = np.empty(_chunk_bytes(page), dtype=np.uint8)
     return decoded[: decode(np.frombuffer(data, dtype=np.uint8), decoded)].data
 
 
