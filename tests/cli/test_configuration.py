@@ -120,7 +120,7 @@ def test_presets_are_listed_when_the_name_is_wrong(komad: Komad) -> None:
 def test_help_teaches_each_command(komad: Komad) -> None:
     """An example for every command, and the exit codes."""
     assert "Exit codes: 0 done" in komad("--help").out
-    commands = ["run", "process", "status", "jobs", "show", "retry", "supply", "simulate", "demo"]
+    commands = ["run", "process", "status", "jobs", "show", "retry", "supply", "simulate", "demo", "doctor"]
     for command in [[name] for name in commands] + [["config", "check"], ["config", "example"]]:
         outcome = komad(*command, "--help")
         assert outcome.code == 0

@@ -21,6 +21,7 @@ from komad.cli import exits
         (errors.TransitionError, 2),
         (errors.MovieTruncatedError, 1),
         (errors.MovieError, 1),
+        (errors.DeviceError, 8),
         (errors.InternalError, 70),
     ],
 )

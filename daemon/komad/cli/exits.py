@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from komad.errors import KomadError
 
-OK, MOVIES_FAILED, USAGE, CONFIG, RUNNING, STORE, DISK, GAIN, INTERNAL, INTERRUPTED = (
-    0, 1, 2, 3, 4, 5, 6, 7, 70, 130,
+OK, MOVIES_FAILED, USAGE, CONFIG, RUNNING, STORE, DISK, GAIN, DEVICE, INTERNAL, INTERRUPTED = (
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 70, 130,
 )  # fmt: skip
 
 MEANINGS = {
@@ -17,6 +17,7 @@ MEANINGS = {
     STORE: "no database yet, or it cannot be used",
     DISK: "results cannot be written: no space, no permission, lost disk",
     GAIN: "`komad gain check`: the gain reference does not fit the movies as it lies",
+    DEVICE: "a GPU that is configured cannot be used, or this computer cannot compute: `komad doctor` says why",
     INTERNAL: "a fault of komad itself",
     INTERRUPTED: "stopped with Ctrl-C; `komad run` gives 0, it ends in order",
 }
@@ -31,6 +32,7 @@ _BY_ERROR_CODE = {
     "disk_full": DISK,
     "output": DISK,
     "output_lost": DISK,
+    "device": DEVICE,
     "internal": INTERNAL,
     "error": INTERNAL,
 }

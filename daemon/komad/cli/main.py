@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from komad import __version__
-from komad.cli import config, demo, exits, gain, jobs, plot, process, run, simulate, status
+from komad.cli import config, demo, doctor, exits, gain, jobs, plot, process, run, simulate, status
 from komad.cli.options import GroupedCommand
 from komad.errors import KomadError
 
@@ -38,6 +38,7 @@ app.command(name="cancel", short_help="Take movies out of the queue.")(jobs.canc
 app.command(name="supply", short_help="Supply parameters that movies wait for.")(jobs.supply)
 app.command(name="simulate", short_help="Simulate movies with exactly known motion.")(simulate.simulate)
 app.command(name="demo", short_help="Run the real daemon on a simulated session.")(demo.demo)
+app.command(name="doctor", short_help="Say what this computer lacks, and what to do.")(doctor.doctor)
 app.add_typer(plot.app, name="plot", short_help="Draw how a session went.")
 app.add_typer(gain.app, name="gain", short_help="Look after the gain reference: check, make, convert it.")
 app.add_typer(config.app, name="config", short_help="Check a configuration, or print an example.")

@@ -57,11 +57,12 @@ def resolve(
     """
     offers = _offers(header, settings, reading, supplied, bound)
     header_doubts = _from_header(header)[1]
+    doubted = _out_of_range(header, reading)
     values: dict[str, Any] = AcquisitionSettings().model_dump()
     sources: dict[str, str] = {}
     doubts = {
-        field: "; ".join(filter(None, (reading.doubts.get(field), header_doubts.get(field))))
-        for field in reading.doubts.keys() | header_doubts.keys()
+        field: "; ".join(filter(None, (said.get(field) for said in (reading.doubts, doubted, header_doubts))))
+        for field in reading.doubts.keys() | doubted.keys() | header_doubts.keys()
     }
     notes = {"sidecar": doubts["sidecar"]} if "sidecar" in doubts else {}
     for field in values:
@@ -96,7 +97,9 @@ def _offers(
             named = [field for field, source in bound.sources.items() if source == kept]
             offers.append((kept, {field: getattr(bound, field) for field in named}))
     offers.append(("configuration", settings.model_dump(include=settings.model_fields_set)))
-    offers.append((reading.name, {**reading.values, **_frame_time(header, reading)}))
+    doubted = _out_of_range(header, reading)
+    said = {**reading.values, **_frame_time(header, reading)}
+    offers.append((reading.name, {field: value for field, value in said.items() if field not in doubted}))
     offers.append(("header", _from_header(header)[0]))
     return _with_one_list(offers)
 
@@ -174,6 +177,17 @@ def _from_header(header: MovieHeader) -> tuple[dict[str, float], dict[str, str]]
             "pixel_size_angstrom": "the header says exactly 1 Å, which programs write when they do not know"
         }
     return {"pixel_size_angstrom": pixel_size}, {}
+
+
+def _out_of_range(header: MovieHeader, reading: Reading) -> dict[str, str]:
+    """What a sidecar says that could not be configured, and why: it is measured as the configuration is."""
+    doubts = {}
+    for field, value in {**reading.values, **_frame_time(header, reading)}.items():
+        try:
+            AcquisitionSettings.model_validate({field: value})
+        except ValidationError as error:
+            doubts[field] = f"{reading.name} says {value!r}: {error.errors()[0]['msg'].lower()}"
+    return doubts
 
 
 def _frame_time(header: MovieHeader, reading: Reading) -> dict[str, float]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from komad.errors import ParameterError
+from komad.formats.limits import MOST_FRAMES
+from komad.ingest.reading import content
 
-MOST_FRAMES = 100_000
-"""More than any movie of these formats has: a row that stands for more is a mistake, and would fill the memory."""
+MOST_BYTES = 4 << 20
+"""A list of doses is not longer."""
+MOST_DOSE = 10_000.0
+"""e/Å² of a frame: more is another unit, or a mistake."""
 
 
 def read_frame_doses(path: Path) -> tuple[float, ...]:
@@ -23,9 +27,13 @@ def read_frame_doses(path: Path) -> tuple[float, ...]:
         The file cannot be read, or a line is neither; the message names it.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        lines = content(path, MOST_BYTES).decode().splitlines()
+    except (OSError, ValueError) as error:
+        reason = (
+            "it is no text"
+            if isinstance(error, UnicodeDecodeError)
+            else getattr(error, "strerror", None) or error
+        )
         raise ParameterError(f"the doses cannot be read from {path}: {reason}") from error
     doses: list[float] = []
     columns = set()
@@ -34,6 +42,10 @@ def read_frame_doses(path: Path) -> tuple[float, ...]:
         if words:
             doses += _doses(words, f"{path}, line {number}")
             columns.add(len(words))
+        if len(doses) > MOST_FRAMES:
+            raise ParameterError(
+                f"{path}, line {number}: up to here it lists {len(doses)} frames, which no movie has"
+            )
     if len(columns) > 1:
         raise ParameterError(
             f"{path}: some lines hold one dose, others three numbers; use one form throughout"
@@ -48,7 +60,7 @@ def _doses(words: list[str], place: str) -> list[float]:
         counts, dose = [int(word) for word in words[:-1]], float(words[-1])
     except ValueError:
         counts, dose = [], -1.0
-    if not 0 <= dose < float("inf") or len(counts) not in {0, 2} or min(counts, default=1) < 1:
+    if not 0 <= dose <= MOST_DOSE or len(counts) not in {0, 2} or min(counts, default=1) < 1:
         raise ParameterError(
             f"{place}: '{' '.join(words)}' is neither one dose nor `frames 1 dose`, with the dose in e/Å²"
         )

@@ -10,8 +10,11 @@ import math
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from komad.ingest.reading import Reading, Value, same_count, times_finer
+from komad.ingest.reading import Reading, Value, content, finite, same_count, times_finer
 from komad.model import MovieHeader
+
+MOST_BYTES = 16 << 20
+"""EPU writes some tens of kilobytes."""
 
 _METRE_IN_ANGSTROM = 1e10
 _METRE_IN_UM = 1e6
@@ -49,7 +52,7 @@ class _Document:
         return (self._root.findtext("/".join("{*}" + tag for tag in path.split("/"))) or "").strip()
 
     def number(self, path: str) -> float | None:
-        return _number(self.text(path))
+        return finite(self.text(path))
 
     def custom(self, key: str) -> str:
         """Value of a key of the key-value lists (CustomData, CameraSpecificInput), its nested texts joined."""
@@ -57,11 +60,11 @@ class _Document:
         return "" if value is None else "".join(value.itertext()).strip()
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+class _Tree(ET.TreeBuilder):
+    """A tree without a document type: EPU writes none, and entities are declared only there."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:  # noqa: ARG002 - the parser's names
+        raise ValueError("it declares a document type, as EPU never does")
 
 
 def read(path: Path, header: MovieHeader) -> Reading:
@@ -75,8 +78,8 @@ def read(path: Path, header: MovieHeader) -> Reading:
         It is not EPU's XML, or not complete yet.
     """
     try:
-        root = ET.fromstring(path.read_bytes())  # noqa: S314 - written by the microscope
-    except ET.ParseError as error:
+        root = ET.fromstring(content(path, MOST_BYTES), ET.XMLParser(target=_Tree()))  # noqa: S314 - no entities
+    except (ET.ParseError, LookupError) as error:  # LookupError: an encoding that nobody knows
         raise ValueError(f"not complete XML: {error}") from error
     if not root.tag.endswith("}MicroscopeImage"):
         raise ValueError("not EPU's description of an image")
@@ -111,10 +114,10 @@ def _pixel_size(document: _Document, header: MovieHeader) -> tuple[float | None,
 
 def _dose_per_frame(document: _Document, n_frames: int) -> tuple[float | None, str]:
     """Dose of each frame in e/Å², or None and why."""
-    total = _number(document.custom("Dose"))
+    total = finite(document.custom("Dose"))
     if not total or total <= 0:
         return None, ""
-    n_fractions = _number(document.custom("FractionationSettings"))
+    n_fractions = finite(document.custom("FractionationSettings"))
     if n_fractions and not same_count(n_fractions, n_frames):
         return None, f"the dose is for {n_fractions:g} fractions, the movie has {n_frames} frames"
     return total * _PER_SQUARE_METRE_IN_PER_SQUARE_ANGSTROM / (n_fractions or n_frames), ""
@@ -126,7 +129,7 @@ def _facts(document: _Document) -> dict[str, float | str]:
         number = document.number(path)
         if number is not None:
             facts[name] = number * factor
-    target = _number(document.custom("AppliedDefocus"))
+    target = finite(document.custom("AppliedDefocus"))
     if target is not None:
         facts["target_defocus_um"] = target * _METRE_IN_UM
     words = {

@@ -25,11 +25,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from komad.ingest.reading import Reading, Value, same_count, times_finer
+from komad.ingest.reading import Reading, Value, content, finite, same_count, times_finer
 from komad.model import MovieHeader
 
 CHIPS = ((5760, 4092), (3838, 3710))
 """Physical pixels of K3 and K2, the longer side first."""
+
+MOST_EARLIER = 10_000.0
+"""Tilts: more before this one, and one of the doses is wrong."""
 
 _NUMBERS = {
     "exposure_time_s": ("ExposureTime", 0),
@@ -65,11 +68,9 @@ class Section:
         return self.values.get(key) or self.head.get(key, "")
 
     def numbers(self, key: str) -> tuple[float, ...]:
-        """Return the numbers of a key, here or at the head of the file; () when there are none."""
-        try:
-            return tuple(float(word) for word in self.word(key).split())
-        except ValueError:
-            return ()
+        """Return the numbers of a key, here or at the head of the file; () when there are none, or not only such."""
+        numbers = [finite(word) for word in self.word(key).split()]
+        return tuple(number for number in numbers if number is not None) if None not in numbers else ()
 
     def number(self, key: str) -> float | None:
         """Return the only or first number of a key."""
@@ -130,8 +131,10 @@ def read(
     ------
     OSError
         The sidecar cannot be read.
+    ValueError
+        It is no file, or too long for one.
     """
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = content(path).decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
     if not named and movie_name.casefold() not in text.casefold():
         return None
     sections = list(parse(text))
@@ -185,7 +188,12 @@ def _doses(section: Section, n_frames: int) -> dict[str, tuple[Value | None, str
     """Dose of each frame in e/Å², one for all or a list where they differ; or None and why."""
     listed = section.numbers("FrameDosesAndNumber")
     doses, counts = listed[::2], listed[1::2]
-    if doses and len(doses) == len(counts) and min(doses) >= 0 < max(doses):
+    if (
+        doses
+        and len(doses) == len(counts)
+        and min(doses) >= 0 < max(doses)
+        and min(counts) >= 0 < sum(counts)
+    ):
         if not same_count(sum(counts), n_frames):
             doubt = f"FrameDosesAndNumber is for {sum(counts):g} frames, the movie has {n_frames}"
             return {"dose_per_frame": (None, doubt)}
@@ -222,18 +230,19 @@ def earlier_exposures(section: Section, sections: Sequence[Section], *, tilt_ser
         0 for the first tilt, and where the file is of no tilt series: unless `tilt_series` says so, it is one when
         more than two thirds of its movies have an angle of their own (others are of many places at one angle).
     """
-    tilts = [each for each in sections if each.movie_name and each.numbers("TiltAngle")]
+    tilts = [each for each in sections if each.movie_name and abs(each.number("TiltAngle") or 0) <= 180]
+    tilts = [each for each in tilts if each.numbers("TiltAngle")]
     angles = {round(2 * each.numbers("TiltAngle")[0]) for each in tilts}
     if section not in tilts or not (tilt_series or 3 * len(angles) > 2 * len(tilts)):
         return 0.0
     prior, own = section.number("PriorRecordDose"), section.number("ExposureDose")
-    if prior is not None and own:
+    if prior is not None and own and 0 <= prior / own <= MOST_EARLIER:
         return prior / own
     tilts = _in_time(tilts)
     before = tilts[: tilts.index(section)]
     for key in ("ExposureDose", "ExposureTime"):
         amounts = [each.number(key) or 0.0 for each in (section, *before)]
-        if min(amounts) > 0:
+        if min(amounts) > 0 and sum(amounts[1:]) / amounts[0] <= MOST_EARLIER:
             return sum(amounts[1:]) / amounts[0]
     return float(len(before))
 

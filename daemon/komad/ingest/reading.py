@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+MOST_BYTES = 128 << 20
+"""A sidecar is not longer; the longest are those of a whole session, with 1.5 KB for each movie."""
+FINEST = 1024.0
+"""Sampling of a movie, relative to the image shown: more, and either number is wrong."""
 
 Value = float | tuple[float, ...]
 """One number, or one for each frame."""
@@ -46,6 +54,35 @@ class Reading:
         )
 
 
+def content(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """Read a small file.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    ValueError
+        It is no regular file (a named pipe would be waited for), or longer than `most_bytes`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no regular file")
+        if status.st_size > most_bytes:
+            raise ValueError(f"it is longer than {most_bytes} bytes")
+        return file.read(status.st_size)
+
+
+def finite(text: str) -> float | None:
+    """The number that a word is; None when it is none, or not finite: what is computed from it could not be stored."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def times_finer(movie: tuple[float, float], image: tuple[float, float]) -> float | None:
     """Sampling of a movie relative to an image of the same field, both given as two sides in pixels.
 
@@ -54,8 +91,11 @@ def times_finer(movie: tuple[float, float], image: tuple[float, float]) -> float
     float or None
         A power of two; None when the sides do not agree with one within 1 %: then the fields differ.
     """
-    finer = float(2.0 ** round(math.log2(movie[0] / image[0])))
-    same_field = all(abs(m / (i * finer) - 1) < 0.01 for m, i in zip(movie, image, strict=True))
+    ratio = movie[0] / image[0]
+    if not 1 / FINEST <= ratio <= FINEST:
+        return None
+    finer = float(2.0 ** round(math.log2(ratio)))
+    same_field = all(abs(m - i * finer) < 0.01 * i * finer for m, i in zip(movie, image, strict=True))
     return finer if same_field else None
 
 

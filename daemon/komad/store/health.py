@@ -1,0 +1,34 @@
+"""Whether the database can be used, without touching it: nothing is made, nothing is brought up to date."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from komad.errors import StoreError
+from komad.store.overview import DATABASE, open_read_only
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatabaseHealth:
+    """What a look at it tells."""
+
+    there: bool
+    revision: str = ""
+    """Its schema."""
+    damage: str = ""
+    """What SQLite finds wrong with it, or why it cannot be read; '' when all is well."""
+
+
+def read_health(state_directory: Path) -> DatabaseHealth:
+    """Look at the pages and indices of the database (PRAGMA quick_check); seconds for a large one."""
+    if not (state_directory / DATABASE).exists():
+        return DatabaseHealth(there=False)
+    try:
+        with open_read_only(state_directory) as connection:
+            damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except (StoreError, sqlite3.Error, ValueError) as error:  # ValueError: names that are no text
+        return DatabaseHealth(there=True, damage=str(error))
+    return DatabaseHealth(there=True, revision=row[0] if row else "", damage="" if damage == "ok" else damage)
