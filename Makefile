@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types contracts check bench wheel clean help
+.PHONY: demo test soak lint types contracts check bench wheel clean help
 
 help:             ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,6 +20,9 @@ demo: $(STAMP)    ## simulate a short session and run the real daemon on it
 
 test: $(STAMP)    ## run the tests
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+
+soak: $(STAMP)    ## the long tests: many faults, many damaged files
+	$(BIN)/python -m pytest -m soak tests/soak
 
 lint: $(STAMP)    ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -396,14 +396,17 @@ def load_settings(path: Path) -> Settings:
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}; `komad config example` prints one"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # among them tomllib's own, and numbers that are too long
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     try:
         settings = Settings(**values)
     except ValidationError as error:
         raise ConfigError(f"{path} has {error.error_count()} problem(s):\n{_explain(error)}") from error
-    settings = _anchored(settings, path.resolve().parent)
-    _refuse_own_results(path, settings)
+    try:
+        settings = _anchored(settings, path.resolve().parent)
+        _refuse_own_results(path, settings)
+    except (RuntimeError, ValueError, OSError) as error:  # no such user's home, a zero byte, a circle of links
+        raise ConfigError(f"{path} has a path that cannot be used: {error}") from error
     return settings
 
 

@@ -76,14 +76,15 @@ def read_places(path: Path) -> Places:
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _places(values, path.resolve().parent)
+    except (ValueError, RecursionError) as error:  # among them tomllib's own, and numbers that are too long
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}; name it with --config"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    except (TypeError, AttributeError, KeyError) as error:
+    try:
+        return _places(values, path.resolve().parent)
+    except (TypeError, AttributeError, KeyError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"{path} is not a komad configuration; `komad config check {path}` says why"
         ) from error
