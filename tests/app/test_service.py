@@ -34,6 +34,13 @@ def test_unit_fits_the_daemon(unit: configparser.SectionProxy) -> None:
     assert unit["NoNewPrivileges"] == "yes"
 
 
+def test_gpus_stay_open(unit: configparser.SectionProxy) -> None:
+    """Nothing in the unit closes the devices: one DeviceAllow, also an implied one, would close all others."""
+    closing = {"PrivateDevices", "DevicePolicy", "DeviceAllow", "ProtectClock"}
+    assert closing & set(unit) == set()
+    assert unit["ExecStartPre"].startswith("+-"), "as root, and no failure without a GPU"
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_unit_is_valid() -> None:
     """The unit passes: systemd itself finds nothing wrong with the unit."""
