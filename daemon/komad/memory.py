@@ -1,13 +1,15 @@
 """How much of a GPU's memory a movie takes, and how its frames are brought there: arithmetic, no device.
 
-All that a correct job holds at one time, stage by stage, as multiples of three sizes: one plane (a picture of 32-bit
-floats as large as a frame), the counts, and the small frames. tests/test_memory.py holds it against what is taken.
+What each stage of `pipeline.correct_movie` holds at its fullest; a plane is a picture of 32-bit floats as large as a
+frame. tests/test_memory.py holds it against what movies take.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from komad.arrays import GPU_PORTION_BYTES
+from komad.arrays.gpu import PLAN_BYTES
 from komad.config import Output, Processing
 from komad.errors import DeviceMemoryError
 from komad.micrograph.weights import RANK, RANK_WITH_MOTION
@@ -16,18 +18,28 @@ GROUP_BYTES = 2**29
 """Of planes that are worked on together: more frames at a time make nothing faster."""
 N_BUFFERS = 2
 """Groups of counts on the device when a movie does not stay there: one arrives while another is read."""
-CALIBRATION_PLANES = 4
-"""Factor and summand, and what their making takes; the gain and dark themselves are there before."""
-PATTERN_PLANES = 2
-"""Factor and summand with the pattern."""
-SUMMING_PLANES = 2
-"""Beside the running sums: the plain sum, and how many frames cover each pixel."""
-FILTER_PLANES = 8
-"""Beside the running sums: a spectrum, its cropped copy, their sum, the picture, and cuFFT's work space."""
-MOTION_SMALL = 8
-"""Small frames, without what the beam does not light, moved, grouped; their spectra, those of patches that overlap."""
+CALIBRATING = 3.25
+"""Planes while factor and summand are made, beside them; the gain and dark themselves were there before."""
+SAMPLED_PIXELS = 2**16
+"""Of each frame, where the noise that frames have in common is measured; 8 bytes each, and those of the count."""
+OF_A_FRAME = 1 + 10 / 32
+"""Planes of a frame that is corrected: itself, and where each block of 4 x 8 pixels comes from, twice."""
+SUMMING = 2
+"""Planes beside the running sums: the plain sum, and how many frames cover each pixel."""
+FILTERING = 4
+"""Planes beside the running sums: the transform of one, the sum of all, its copy for the inverse, the picture."""
+MOTION = 7
+"""Stacks of small frames: they, moved ones, sums of them in groups, transforms of these in patches that overlap."""
+SPECTRUM_TILES = 8
+"""Tiles of the power spectrum, at least 512 x 512, that are there at one time."""
+PLANS = 4
+"""Planes of work space in cuFFT's plans, two for each direction."""
 SLACK = 1.1
 """For all that is small, and for gaps between what is allocated."""
+ADVICE = (
+    "raise workers.gpu_memory_fraction, end other programs on the GPU, or let fewer workers share it: see "
+    "workers.devices"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,8 +57,10 @@ class Demand:
     """Running sums of one weighted sum."""
     even_odd: bool
     """One running sum more."""
-    n_pictures: int
+    n_before: int
     """Finished pictures that are there while the last sums are made."""
+    n_pictures: int
+    """Finished pictures in the end."""
     has_pattern: bool
 
 
@@ -74,16 +88,18 @@ def demand_of(
 ) -> Demand:
     """What the settings of a movie ask for."""
     weighted = processing.dose_weighting
-    rank = (RANK_WITH_MOTION if processing.in_frame_motion else RANK) if weighted else 1
-    halves = 2 * output.even_odd_weighted if weighted else 0
+    halves = weighted and output.even_odd_weighted
+    in_range = weighted and processing.sum_range is not None
+    full = 1 if processing.bin_factor == 1 else 2
     return Demand(
         n_frames=n_frames,
         shape=shape,
         itemsize=itemsize,
         binning=binning,
-        rank=rank,
+        rank=(RANK_WITH_MOTION if processing.in_frame_motion else RANK) if weighted else 1,
         even_odd=output.even_odd,
-        n_pictures=1 + output.even_odd + weighted + halves,
+        n_before=1 + output.even_odd + weighted + halves if halves or in_range else 0,
+        n_pictures=full + 2 * output.even_odd + weighted + 2 * halves + in_range,
         has_pattern=has_pattern,
     )
 
@@ -96,23 +112,17 @@ def plan(demand: Demand, budget_bytes: int) -> Plan:
     DeviceMemoryError
         Not even single frames fit; says how much is needed.
     """
-    most = max(1, min(demand.n_frames, GROUP_BYTES // _plane(demand)))
-    tried = [(most, True)] + [(most >> halvings, False) for halvings in range(most.bit_length())]
-    for at_a_time, resident in tried:
+    ny, nx = demand.shape
+    most = max(1, min(demand.n_frames, GROUP_BYTES // (4 * ny * nx)))
+    ways = [(most >> halvings, stays) for stays in (True, False) for halvings in range(most.bit_length())]
+    for at_a_time, resident in ways:
         needed = needed_bytes(demand, at_a_time, resident=resident)
         if needed <= budget_bytes:
             return Plan(at_a_time=at_a_time, resident=resident, bytes=needed)
-    ny, nx = demand.shape
     raise DeviceMemoryError(
         f"{demand.n_frames} frames of {nx} x {ny} pixels need {needed / 1e9:.2f} GB of the GPU even one at a time, "
         f"and {max(budget_bytes, 0) / 1e9:.2f} GB are left for this worker; {ADVICE}"
     )
-
-
-ADVICE = (
-    "raise workers.gpu_memory_fraction, end other programs on the GPU, or let fewer workers share it: see "
-    "workers.devices"
-)
 
 
 def halved(demand: Demand, before: Plan) -> Plan:
@@ -123,20 +133,22 @@ def halved(demand: Demand, before: Plan) -> Plan:
 
 def needed_bytes(demand: Demand, at_a_time: int, *, resident: bool) -> int:
     """Most that a correct job takes at any time, its references aside."""
-    plane = _plane(demand)
     ny, nx = demand.shape
-    n_counts = demand.n_frames if resident else N_BUFFERS * at_a_time
+    plane = 4 * ny * nx
+    counts = demand.itemsize * ny * nx * (demand.n_frames if resident else N_BUFFERS * at_a_time)
     small = 4 * demand.n_frames * (ny // demand.binning) * (nx // demand.binning)
-    always = CALIBRATION_PLANES + PATTERN_PLANES * demand.has_pattern
-    beside_sums = max(SUMMING_PLANES + at_a_time, FILTER_PLANES)
+    portion = min(GPU_PORTION_BYTES, MOTION * small)
+    sums = demand.rank + max(demand.even_odd, demand.n_before)
+    summing = SUMMING + OF_A_FRAME * at_a_time
+    tiles = SPECTRUM_TILES * max(2**20, plane // 8)
+    # cuFFT's work space stays with its plans, unless these are too large to be kept.
+    plans = max(PLANS // 2 * plane, min(PLAN_BYTES, PLANS * plane + portion))
     stages = (
-        at_a_time * plane + small,  # reduce
-        MOTION_SMALL * small,
-        (demand.rank + demand.even_odd + beside_sums) * plane,
-        (demand.n_pictures + demand.rank + beside_sums) * plane,  # weighted halves, dose range
+        CALIBRATING * plane,
+        SAMPLED_PIXELS * (demand.n_frames + 1) * (demand.itemsize + 8),
+        counts + at_a_time * plane + 2 * small,  # reduce
+        counts + MOTION * small + portion + plans,
+        counts + (sums + max(summing, FILTERING)) * plane + plans,
+        counts + (demand.n_pictures + 2) * plane + max(tiles, (1 + summing) * plane) + plans,  # spectrum
     )
-    return int(SLACK * (n_counts * ny * nx * demand.itemsize + always * plane + max(stages)))
-
-
-def _plane(demand: Demand) -> int:
-    return 4 * demand.shape[0] * demand.shape[1]
+    return int(SLACK * ((2 + 2 * demand.has_pattern) * plane + max(stages)))

@@ -21,7 +21,15 @@ SHAPE = (64, 96)
 FRAMES = np.random.default_rng(1).poisson(3, (5, *SHAPE)).astype(np.uint8)
 GAIN = np.random.default_rng(2).normal(1, 0.1, SHAPE).astype(np.float32)
 DEMAND = Demand(
-    n_frames=5, shape=SHAPE, itemsize=1, binning=2, rank=6, even_odd=True, n_pictures=3, has_pattern=False
+    n_frames=5,
+    shape=SHAPE,
+    itemsize=1,
+    binning=2,
+    rank=6,
+    even_odd=True,
+    n_before=0,
+    n_pictures=3,
+    has_pattern=False,
 )
 NO_MEMORY, ILLEGAL_ADDRESS = 2, 700
 
@@ -119,6 +127,7 @@ def test_references_make_room(gpu: CudaDevice, monkeypatch: pytest.MonkeyPatch) 
         binning=2,
         rank=6,
         even_odd=True,
+        n_before=0,
         n_pictures=3,
         has_pattern=False,
     )
@@ -175,6 +184,7 @@ def test_no_room_at_all(gpu: CudaDevice) -> None:
         binning=6,
         rank=6,
         even_odd=True,
+        n_before=0,
         n_pictures=3,
         has_pattern=False,
     )
