@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -71,12 +71,16 @@ def field_basis(y: npt.ArrayLike, x: npt.ArrayLike, shape: tuple[int, int]) -> F
 
 def spline_coefficients(paths: FloatArray) -> FloatArray:
     """(n_knots, N_SPLINES, N_SPLINES, 2) weights of B-splines for paths (n_terms, n_knots, 2) of the field's terms."""
+    return np.einsum("ijm,mkd->kijd", _splines_of_terms(), paths)
+
+
+@cache
+def _splines_of_terms() -> FloatArray:
+    """(N_SPLINES, N_SPLINES, n_terms) weights of B-splines for each term of the field."""
     at = np.linspace(-0.5, 99.5, 41)
     y, x = np.meshgrid(at, at, indexing="ij")
-    terms = field_basis(y, x, (100, 100))
     splines = np.linalg.pinv(spline_basis(at, 100, N_SPLINES))
-    weights = np.einsum("ia,jb,abm->ijm", splines, splines, terms)
-    return np.einsum("ijm,mkd->kijd", weights, paths)
+    return np.asarray(np.einsum("ia,jb,abm->ijm", splines, splines, field_basis(y, x, (100, 100))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,7 +196,7 @@ def _score_paths(
     groups = np.minimum(orders, 1)  # the whole frame, and what is local
     paths = start - start.mean(axis=1, keepdims=True)
     applied = applied - applied.mean(axis=1, keepdims=True)
-    motion = path_basis(knots)
+    motion, terms = path_basis(knots), basis * spread
     variances = dict.fromkeys(groups.tolist(), FIRST_VARIANCE)
     trust, error = np.ones(len(basis)), float("nan")
     for round_index in range(max_rounds):
@@ -209,9 +213,8 @@ def _score_paths(
             trust = _trust(gradient, fisher)
         # The likelihood near `paths` as a quadratic form in what makes them up.
         gradient += fisher @ np.einsum("pm,mkd->pkd", basis, paths)
-        score = np.einsum("p,pm,pkd,ka->mad", trust, basis * spread, gradient, motion, optimize=True)
-        information = np.einsum("p,pkl,ka,lb->pab", trust, fisher, motion, motion, optimize=True)
-        information = np.einsum("pm,pn,pab->manb", basis * spread, basis * spread, information, optimize=True)
+        score = np.einsum("pm,pad->mad", terms, motion.T @ (trust[:, None, None] * gradient), optimize=True)
+        information = _information(terms, motion.T @ (trust[:, None, None] * fisher) @ motion)
         mean, error, variances = _posterior(information, score, groups, spread, motion, variances)
         step = mean - paths
         largest = float(np.abs(np.einsum("pm,mkd->pkd", basis, step)).max())
@@ -219,6 +222,15 @@ def _score_paths(
         if largest < tolerance:
             break
     return paths, error
+
+
+def _information(terms: FloatArray, of_patches: FloatArray) -> FloatArray:
+    """(n_terms, n, n_terms, n): each pair of terms (n_patches, n_terms) times (n_patches, n, n), added over patches."""
+    n_terms, n = terms.shape[1], of_patches.shape[1]
+    # One product of two matrices: einsum would not find it.
+    pairs = (terms[:, :, None] * terms[:, None, :]).reshape(len(terms), -1)
+    total = pairs.T @ of_patches.reshape(len(terms), -1)
+    return np.asarray(total.reshape(n_terms, n_terms, n, n).transpose(0, 2, 1, 3))
 
 
 def _posterior(
@@ -237,13 +249,14 @@ def _posterior(
     """
     n_terms, n = score.shape[:2]
     flat, right = information.reshape(n_terms * n, -1), score.reshape(n_terms * n, 2)
-    mean, doubts = right, np.zeros(len(right))
+    mean = inverse = right
     for _ in range(VARIANCE_STEPS):
         stiffness = np.repeat([1 / variances[group] for group in groups.tolist()], n)
         factor, _ = scipy.linalg.lapack.dpotrf(flat + np.diag(stiffness), lower=1)
         mean = scipy.linalg.cho_solve((factor, True), right, check_finite=False)
-        covariance, _ = scipy.linalg.lapack.dpotri(factor, lower=1)
-        doubts = np.diag(covariance)
+        # The covariance is the inverse factor's transpose times itself.
+        inverse, _ = scipy.linalg.lapack.dtrtri(factor, lower=1)
+        doubts = np.square(inverse).sum(axis=0)
         square = np.square(mean).sum(axis=1).reshape(n_terms, n).sum(axis=1)
         doubt = doubts.reshape(n_terms, n).sum(axis=1)
         before, variances = variances, {}
@@ -255,9 +268,8 @@ def _posterior(
         if all(abs(np.log(variances[group] / before[group])) < 0.1 for group in before):
             break
     paths = np.einsum("m,ka,mad->mkd", spread, motion, mean.reshape(n_terms, n, 2))
-    covariance = np.tril(covariance) + np.tril(covariance, -1).T
-    blocks = covariance.reshape(n_terms, n, n_terms, n)[1:, :, 1:, :]
-    error = np.einsum("m,mamb,ka,kb->", spread[1:] ** 2, blocks, motion, motion, optimize=True) / len(motion)
+    errors = np.square(inverse.reshape(-1, n_terms, n)[:, 1:] @ motion.T).sum(axis=(0, 2)) / len(motion)
+    error = float(spread[1:] ** 2 @ errors)
     return paths, float(np.sqrt(max(error, 0.0))), variances
 
 

@@ -78,16 +78,25 @@ def lay_patches(
         return None
     windows = tuple((slice(y, y + ly), slice(x, x + lx)) for y in starts[0] for x in starts[1])
     centres = np.array([(y.start + (ly - 1) / 2, x.start + (lx - 1) / 2) for y, x in windows])
-    taper = (_taper(ly, overlap)[:, None] * _taper(lx, overlap)[None, :]).astype(np.float32)
-    # A shift's information is the integral of W = sum of the windows' squares, the variance of its gradient that of
-    # W²: their ratio says how often each pixel is counted.
-    energy = np.square(taper, dtype=np.float64)
-    cover = np.zeros(shape)
-    for window in windows:
-        cover[window] += energy / energy.mean()
+    tapers = _taper(ly, overlap), _taper(lx, overlap)
     return Layout(
-        windows=windows, centres=centres, taper=taper, share=float(cover.sum() / np.square(cover).sum())
+        windows=windows,
+        centres=centres,
+        taper=(tapers[0][:, None] * tapers[1][None, :]).astype(np.float32),
+        share=float(np.prod([_share(*axis) for axis in zip(shape, tapers, starts, strict=True)])),
     )
+
+
+def _share(length: int, taper: FloatArray, starts: npt.NDArray[np.intp]) -> float:
+    """Along one axis.
+
+    A shift's information is the integral of W = sum of the windows' squares, the variance of its gradient that of W²:
+    their ratio says how often each pixel is counted.
+    """
+    energy, cover = np.square(taper), np.zeros(length)
+    for start in starts:
+        cover[start : start + len(taper)] += energy / energy.mean()
+    return float(cover.sum() / np.square(cover).sum())
 
 
 def _count(length: int, side: int, overlap: float) -> int:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 import scipy.optimize
+from scipy.linalg import lapack
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -64,18 +64,19 @@ def fit_path(
     """
     n = len(moments)
     steps = np.diff(np.eye(n), axis=0)
+    increments = _Increments(moments)
 
     def posterior(logs: FloatArray) -> tuple[float, FloatArray, FloatArray]:
         """Minus log evidence, the posterior's Cholesky factor, and its mean."""
-        covariance = _increments(moments, logs) / angstrom**2
-        prior = scipy.linalg.cholesky(covariance, lower=True)
-        whitened = scipy.linalg.solve_triangular(prior, steps, lower=True)
+        # LAPACK itself: there are some hundred trials, and most of their time would go into what is around it.
+        prior = _cholesky(increments.covariance(logs) / angstrom**2)
+        whitened, _ = lapack.dtrtrs(prior, steps, lower=1)
         precision = fisher + whitened.T @ whitened
         # Neither knows the mean. It is held with the stiffness of the rest: a softer hold is lost in rounding where the
         # measurement says nothing.
         hold = np.trace(precision) / n**2
-        factor = scipy.linalg.cholesky(precision + hold, lower=True)
-        half = scipy.linalg.solve_triangular(factor, pull, lower=True)
+        factor = _cholesky(precision + hold)
+        half, _ = lapack.dtrtrs(factor, pull, lower=1)
         # Both axes: each has its quadratic form, and half of the logarithm of each determinant.
         evidence = (
             0.5 * np.square(half).sum()
@@ -84,7 +85,7 @@ def fit_path(
             - 2 * np.log(np.diag(prior)).sum()
             - 0.5 * np.square((logs - _TYPICAL) / _SPREAD).sum()
         )
-        return -float(evidence), factor, scipy.linalg.solve_triangular(factor.T, half, lower=False)
+        return -float(evidence), factor, lapack.dtrtrs(factor, half, lower=1, trans=1)[0]
 
     logs = _TYPICAL if strengths is None else strengths
     if not settled:
@@ -95,7 +96,7 @@ def fit_path(
         )
         logs = best.x
     _, factor, shifts = posterior(logs)
-    covariance = scipy.linalg.cho_solve((factor, True), np.eye(n))
+    covariance, _ = lapack.dpotrs(factor, np.eye(n), lower=1)
     return Path(
         shifts=shifts - shifts.mean(axis=0),
         covariance=covariance,
@@ -108,23 +109,38 @@ def _simplex(start: FloatArray) -> FloatArray:
     return np.vstack([start, start + np.diag([1.5, 1.5, 0.5, 1.5])])
 
 
-def _increments(moments: FloatArray, logs: FloatArray) -> FloatArray:
-    """(n - 1, n - 1) covariance of the displacements between successive moments, Å²."""
-    early, steady, correlation, jumps = np.exp(np.clip(logs, -40, 10))
-    gaps, middle = np.diff(moments), (moments[1:] + moments[:-1]) / 2
-    distance = np.abs(middle[:, None] - middle[None, :])
-    fading = np.exp(-(middle - moments[0]) / EARLY_DOSE)
-    velocity = (
-        early * fading[:, None] * fading[None, :] * _matern(distance / EARLY_CORRELATION)
-        + steady * _matern(distance / correlation)
-        + DRIFT_ANGSTROM_PER_DOSE**2
-    )
-    return np.asarray(gaps[:, None] * gaps[None, :] * velocity + np.diag(gaps * jumps + 1e-8))
+class _Increments:
+    """The displacements between successive moments."""
+
+    def __init__(self, moments: FloatArray) -> None:
+        gaps, middle = np.diff(moments), (moments[1:] + moments[:-1]) / 2
+        fading = np.exp(-(middle - moments[0]) / EARLY_DOSE)
+        self._gaps = gaps
+        self._both_gaps = gaps[:, None] * gaps[None, :]
+        self._distance = np.abs(middle[:, None] - middle[None, :])
+        self._early = fading[:, None] * fading[None, :] * _matern(self._distance / EARLY_CORRELATION)
+
+    def covariance(self, logs: FloatArray) -> FloatArray:
+        """(n - 1, n - 1) Å²."""
+        early, steady, correlation, jumps = np.exp(np.clip(logs, -40, 10))
+        velocity = (
+            early * self._early + steady * _matern(self._distance / correlation) + DRIFT_ANGSTROM_PER_DOSE**2
+        )
+        return np.asarray(self._both_gaps * velocity + np.diag(self._gaps * jumps + 1e-8))
+
+
+def _cholesky(matrix: FloatArray) -> FloatArray:
+    """Lower factor."""
+    factor, failed = lapack.dpotrf(matrix, lower=1)
+    if failed:
+        raise np.linalg.LinAlgError("a covariance is not positive")
+    return np.asarray(factor)
 
 
 def _matern(x: FloatArray) -> FloatArray:
     """Matérn 3/2: continuous with a continuous slope."""
-    return np.asarray((1 + np.sqrt(3) * x) * np.exp(-np.sqrt(3) * x))
+    x = np.sqrt(3) * x
+    return np.asarray((1 + x) * np.exp(-x))
 
 
 LOCAL_FADING_DOSE = 6.0
