@@ -103,6 +103,26 @@ def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, texts: list
     assert read_star(path)[""].columns["rlnName"] == ["word", *texts]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["a\x0bb", "a\x0cb", "a\x1cb", "a\x85b", "a\u2028b", "a\tb", "#a", "data_", "loop_", "a'b c"],
+)
+def test_names_add_no_line_and_no_column(tmp_path: Path, name: str) -> None:
+    """Whatever a movie is called, it is one value of one row, and RELION's lines end at line feeds only."""
+    text = dumps([Table("", {"rlnName": [name, "b"], "rlnX": [1, 2]}, loop=True)])
+    assert text.count("\n") == dumps([Table("", {"rlnName": ["a", "b"], "rlnX": [1, 2]}, loop=True)]).count(
+        "\n"
+    )
+    (tmp_path / "a.star").write_text(text, encoding="utf-8")
+    assert read_star(tmp_path / "a.star")[""].columns == {"rlnName": [name, "b"], "rlnX": [1, 2]}
+
+
+def test_a_long_row_of_digits_takes_no_time(tmp_path: Path) -> None:
+    """Half a million digits and a letter are a word; more digits than Python converts are a number all the same."""
+    (tmp_path / "a.star").write_text("data_\n\n_a " + "9" * 500_000 + "x\n_b " + "9" * 5000 + "\n")
+    assert read_star(tmp_path / "a.star")[""].columns["b"] == float("inf")
+
+
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1))
 def test_any_number_survives(tmp_path_factory: pytest.TempPathFactory, numbers: list[float]) -> None:
     """Numbers keep eight digits."""

@@ -125,7 +125,7 @@ def read_star(path: Path) -> dict[str, Table]:
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
     """Line numbers and the words of lines that have any."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # other line ends may stand in a name
         matches = [match for match in TOKEN.finditer(line) if match[3] is None]
         words = [next(group for group in match.groups() if group is not None) for match in matches]
         if words:
