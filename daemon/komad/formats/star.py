@@ -81,11 +81,14 @@ def _written(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    if text and not re.search(r"\s", text) and not text.lower().startswith(RESERVED):
+    is_bare = text and not re.search(r"\s", text) and not text.lower().startswith(RESERVED)
+    if is_bare and not {'"', "'"} & set(text):
         return text
     for quote in ('"', "'"):
         if quote not in text and not {"\n", "\r"} & set(text):
             return f"{quote}{text}{quote}"
+    if is_bare:  # STAR allows quotes within a word; some readers do not, so that it is the last choice
+        return text
     raise StarError(
         f"{text!r} cannot be written into a STAR file: it has a line break or both kinds of quotes"
     )

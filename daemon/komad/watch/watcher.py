@@ -27,6 +27,8 @@ SHARE_OF_TIME = 0.2
 """Looking at a folder takes no more than this part of the time: a sweep over a slow network may take minutes."""
 LONGEST_PAUSE_S = 120.0
 """But a folder is looked at again after this time."""
+LONGEST_REST_S = 0.02
+"""After each movie that was taken in a sweep."""
 N_LOOKED_AT_AGAIN = 100
 """In such a pause so many of the files that are not finished yet are looked at in every interval."""
 
@@ -232,8 +234,13 @@ class Watcher:
                 del folder.waiting[path]
         # Oldest first: the order in which they were taken is the order that neighbours are found in.
         for path, seen in sorted(found.files.items(), key=lambda item: (item[1].mtime_ns, item[0])):
+            began_s = self._clock()
             if self._stopping.is_set() or self._is_lost(folder, self._consider(folder, path, seen)):
                 break
+            if (
+                path not in folder.waiting
+            ):  # thousands that are taken in a row must leave the database to others, too
+                self._stopping.wait(min(self._clock() - began_s, LONGEST_REST_S))
         error = _summary(found.errors)
         if error and root not in found.errors and error != folder.status.error:
             logger.warning("part of a watched folder cannot be looked at", folder=root, error=error)
