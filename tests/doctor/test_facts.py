@@ -125,6 +125,15 @@ def test_trial_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert not Path(done.error).exists()
 
 
+def test_trial_as_it_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The real process: without CuPy it says so, and nothing else."""
+    (tmp_path / "cupy.py").write_text("raise ImportError('no CuPy here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    done = try_gpu(GPU)
+    assert (done.failed, done.error) == ("import", "no CuPy here")
+
+
 @pytest.mark.parametrize(
     ("script", "error"),
     [

@@ -14,7 +14,7 @@ from komad.cli.locate import ConfigOption, config_path
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from komad.doctor import Check
+    from komad.doctor.checks import Check
 
 SCHEMA_VERSION = 1
 
@@ -40,7 +40,8 @@ def doctor(
 
     Example: komad doctor
     """
-    from komad.doctor import gather, judge
+    from komad.doctor.checks import judge
+    from komad.doctor.facts import gather
     from komad.errors import ConfigError
 
     try:
