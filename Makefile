@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test soak lint types contracts check bench wheel clean help
+.PHONY: demo test soak lint types contracts check bench bench-gpu wheel clean help
 
 help:             ## this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("komad needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
@@ -38,6 +38,9 @@ check: lint types contracts test ## everything CI runs
 
 bench: $(STAMP)   ## time and memory, side by side with RELION where it is installed
 	$(BIN)/python -m tests.bench
+
+bench-gpu: $(STAMP) ## the GPU: stages, memory, transfers, a session; fails where there is none
+	$(BIN)/python -m tests.bench gpu
 
 wheel: $(STAMP)   ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

@@ -12,6 +12,7 @@ import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from types import ModuleType, SimpleNamespace
 from typing import Any, Self
 
@@ -216,7 +217,8 @@ class _RawModule:
 
 class _Event:
     def synchronize(self) -> None: ...
-    def record(self, stream: Any = None) -> None: ...
+    def record(self, stream: Any = None) -> None:
+        self._at = perf_counter()
 
 
 class _Stream:
@@ -291,6 +293,7 @@ class _Cupy(ModuleType):
 
 def _fake() -> tuple[ModuleType, ModuleType]:
     cupy: Any = _Cupy("cupy")
+    cupy.__version__ = "0"
     cupy.ndarray = DeviceArray
     cupy.asarray = _asarray
     plans = SimpleNamespace(set_size=int, set_memsize=int, clear=lambda: None)
@@ -304,6 +307,8 @@ def _fake() -> tuple[ModuleType, ModuleType]:
         memcpyAsync=_memcpy,
         memcpyHostToDevice=1,
         getDeviceProperties=lambda _: {"name": b"host", "major": 9, "minor": 0},
+        driverGetVersion=lambda: 12080,
+        runtimeGetVersion=lambda: 12040,
         CUDARuntimeError=CUDARuntimeError,
     )
     cupy.cuda = SimpleNamespace(
@@ -311,6 +316,7 @@ def _fake() -> tuple[ModuleType, ModuleType]:
         Stream=_Stream,
         Event=lambda **_: _Event(),
         get_current_stream=_Stream,
+        get_elapsed_time=lambda begin, end: 1e3 * (end._at - begin._at),
         alloc_pinned_memory=bytearray,
         runtime=runtime,
         driver=SimpleNamespace(CUDADriverError=CUDADriverError),
@@ -321,6 +327,7 @@ def _fake() -> tuple[ModuleType, ModuleType]:
         free_all_blocks=lambda: None,
         used_bytes=lambda: MEMORY.used,
         free_bytes=lambda: 0,
+        total_bytes=lambda: MEMORY.peak,
     )
     cupy.get_default_memory_pool = lambda: pool
     cupyx: Any = ModuleType("cupyx")

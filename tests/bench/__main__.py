@@ -8,10 +8,12 @@ import tempfile
 from pathlib import Path
 
 from komad.simulate import MovieSpec
-from tests.bench import accuracy, archive, folder, koma, queue, scaling, single, status
+from tests.bench import accuracy, archive, folder, gpu, koma, queue, scaling, single, status
 from tests.bench.suite import CASES
 
 PARTS = ("archive", "queue", "status", "single", "folder", "scaling", "koma", "accuracy")
+ON_A_GPU = "gpu"
+"""Only where it is asked for: it fails where there is none."""
 
 
 def main() -> None:
@@ -30,6 +32,8 @@ def main() -> None:
             single.main(one_movie, spec, arguments.repeats)
         if "folder" in arguments.parts:
             folder.main(one_movie, spec)
+        if ON_A_GPU in arguments.parts:
+            gpu.main(place)
         if "scaling" in arguments.parts:
             scaling.main(place)
         if "koma" in arguments.parts:
@@ -48,7 +52,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=PARTS, help=", ".join(PARTS))
+    parser.add_argument("parts", nargs="*", default=PARTS, help=", ".join((*PARTS, ON_A_GPU)))
     parser.add_argument("--keep", type=Path, help="folder for simulated movies, used again by the next run")
     one = parser.add_argument_group("single, folder")
     one.add_argument("--size", type=_size, default=(4096, 4096), help="4096, or 5760x4092 (x, y)")
@@ -66,8 +70,9 @@ def _arguments() -> argparse.Namespace:
     suite.add_argument("--no-frc", dest="frc", action="store_false", help="displacement fields only: faster")
     suite.add_argument("--out", type=Path, help="JSON file for all figures, the FRC of every band too")
     arguments = parser.parse_args()
-    if unknown := set(arguments.parts) - set(PARTS):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    known = (*PARTS, ON_A_GPU)
+    if unknown := set(arguments.parts) - set(known):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     return arguments
 
 
