@@ -45,10 +45,11 @@ def test_none(tmp_path: Path) -> None:
     """No sidecar, or only those of other movies: an empty reading."""
     (tmp_path / "b.tif.mdoc").write_text(mdoc_text(SubFramePath=r"X:\b.tif"))
     (tmp_path / "ab.xml").write_text(epu_text(), encoding="utf-8")
-    reading = sidecars.find(tmp_path / "a.tif", MOVIE)
-    assert reading.name == ""
-    assert not reading.values
-    assert not reading.doubts
+    for movie in ("a.tif", "a" * 251 + ".tif"):
+        reading = sidecars.find(tmp_path / movie, MOVIE)
+        assert reading.name == ""
+        assert not reading.values
+        assert not reading.doubts
 
 
 def test_an_incomplete_sidecar_is_mentioned_and_the_next_one_used(tmp_path: Path) -> None:

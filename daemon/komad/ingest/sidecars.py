@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import re
@@ -77,6 +78,8 @@ def _beside(movie: Path, header: MovieHeader) -> Reading:
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
+            if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+                continue  # no file can have this name
             doubts["sidecar"] = f"{path.name} was not used: {error}"
             continue
         if reading is not None:
