@@ -107,9 +107,11 @@ class Watching(Section):
     """How finished movies are found."""
 
     sweep_interval_s: Annotated[float, Field(ge=0.1, le=600)] = 3.0
-    """Seconds between two looks at every folder. A growing file must be unchanged between two looks."""
+    """Seconds between two looks at every folder, more where a look takes long. A growing file must be unchanged between
+    two looks."""
     use_events: bool = True
-    """Let file system events announce files early. They never arrive for files that another host writes."""
+    """Let file system events announce files early. They never arrive for files that another host writes: on network
+    file systems none are asked for."""
     give_up_s: Annotated[float, Field(ge=1)] = 600.0
     """Seconds after which an unfinished file that does not change any more is reported as cut off."""
 
@@ -405,7 +407,11 @@ def load_settings(path: Path) -> Settings:
     try:
         settings = _anchored(settings, path.resolve().parent)
         _refuse_own_results(path, settings)
-    except (RuntimeError, ValueError, OSError) as error:  # no such user's home, a zero byte, a circle of links
+    except (
+        RuntimeError,
+        ValueError,
+        OSError,
+    ) as error:  # no such user's home, a zero byte, a circle of links
         raise ConfigError(f"{path} has a path that cannot be used: {error}") from error
     return settings
 
