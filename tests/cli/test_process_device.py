@@ -51,5 +51,5 @@ def test_a_gpu_that_is_not_there(komad: Komad, tmp_path: Path) -> None:
     assert wrong.code == exits.USAGE
     assert "--device" in wrong.err
     missing = komad(*command, "cuda:77")
-    assert missing.code in {exits.CONFIG, exits.MOVIES_FAILED}
+    assert missing.code in {exits.CONFIG, exits.DEVICE}
     assert "cuda:77" in missing.err or "CuPy is not installed" in missing.err

@@ -1,22 +1,28 @@
 """The running total of a worker, what becomes of lost stack sums, and a session in memory."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from komad import kernels
+from komad.arrays import to_host
 from komad.config import Archive, Koma, Settings
 from komad.model import KomaWindow, Movie, StackFacts, StackSum, series_of
 from komad.store import Store
 from komad.work import stack_sums
 from komad.work.archive import archive_movie, read_source
 from komad.work.correct import sum_again
+from komad.work.device import open_device
 from komad.work.koma import Member, RunningWindows, choose
 from komad.work.neighbours import Neighbours
 from komad.work.session import SessionInMemory
+from tests.device import device_on_the_host
 from tests.work.conftest import MakeMovie
 
 FACTS = StackFacts(mean_e_per_px=40.0, contrast=0.01, gradient=0.02, outlier_fraction=0.0)
@@ -263,3 +269,37 @@ def test_series(make_movie: MakeMovie, tmp_path: Path) -> None:
         ),
     ]
     assert len({base, *others}) == 6
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_memory_that_ends_while_the_total_moves(
+    make_series: MakeSeries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU whose memory ends half-way the total is made anew, and the pattern is what it would have been."""
+    movies = make_series(6)
+    sums, asked = sums_of(movies), []
+    own = movies[5], sums[6]
+    expected = RunningWindows(loader(movies, sums)).pattern(*own, window(2, 3, 4, 5)).pattern
+    assert expected is not None
+    with device_on_the_host() as cupy, capture_logs() as lines:
+        load = loader(movies, sums)
+        running = RunningWindows(
+            lambda movie_id: asked.append(movie_id) or load(movie_id), open_device("cuda:0", 0.5)
+        )
+        running.pattern(*own, window(1, 2, 3, 4))
+        asked.clear()
+        move = kernels.add_fixed_point
+
+        def moved_with_an_error(*given: Any, **settings: Any) -> None:
+            move(*given, **settings)
+            monkeypatch.undo()
+            raise cupy.cuda.memory.OutOfMemoryError
+
+        monkeypatch.setattr(kernels, "add_fixed_point", moved_with_an_error)
+        found = running.pattern(*own, window(2, 3, 4, 5)).pattern
+        assert found is not None
+        relative = to_host(found.relative)
+    assert asked == [1, 2, 3, 4, 5]
+    assert len(lines) == 1
+    np.testing.assert_allclose(relative, expected.relative, rtol=1e-5, atol=1e-7)
+    assert (found.n_stacks, found.scale) == (expected.n_stacks, pytest.approx(expected.scale, rel=1e-5))
