@@ -35,7 +35,7 @@ LATTICE_PEAK, LATTICE_GAIN = 0.6, 0.8
 """Parts of the highest peak, and of the gain in log L: what comes so close may be a crystal one unit cell off. Peaks
 are compared on the grid, where a sharp one between two pixels loses a third."""
 LATTICE_ROUNDS = 8
-BYTES_PER_PIXEL = 16
+BYTES_PER_PIXEL = 32
 """What a coarse pixel takes while frames are correlated."""
 FIRST_B_FACTOR_ANGSTROM2 = 1500.0
 """Weight exp(-B k² / 4) of the first correlation, when signal and noise are not known yet."""
@@ -351,7 +351,7 @@ def _crop(spectra: Spectra, length: int) -> tuple[Spectra, FloatArray]:
     # The new Nyquist lines hold one half of a pair only.
     ring[my // 2, :] = -1
     ring[:, -1] = -1
-    values = np.take(spectra.values[..., columns], there, axis=2)
+    values = beside(spectra.values, spectra.values[:, :, there, columns])
     values *= ring >= 0
     count = to_host(namespace(ring).bincount(ring.ravel() + 1, minlength=len(rings.count) + 1))[1:]
     coarse = replace(
