@@ -1,8 +1,10 @@
 """The systemd unit."""
 
 import configparser
+import os
 import shutil
 import socket
+import stat
 import subprocess
 import threading
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from komad import app, service
 from komad.work.worker import GRACE_S
 
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
 UNIT = Path(__file__).parents[2] / "systemd" / "komad.service"
 
 
@@ -41,11 +44,48 @@ def test_gpus_stay_open(unit: configparser.SectionProxy) -> None:
     assert unit["ExecStartPre"].startswith("+-"), "as root, and no failure without a GPU"
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_reload(unit: configparser.SectionProxy) -> None:
+    """A signal asks the daemon to read its configuration again."""
+    assert unit["ExecReload"] == "/bin/kill -HUP $MAINPID"
+
+
+@needs_systemd
 def test_unit_is_valid() -> None:
     """The unit passes: systemd itself finds nothing wrong with the unit."""
     checked = subprocess.run(["systemd-analyze", "verify", UNIT], capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+@needs_systemd
+def test_unit_is_hardened() -> None:
+    """What systemd says an attacker could do with the service stays below 2 of 10."""
+    rated = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=20", UNIT],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert rated.returncode == 0, rated.stdout
+
+
+@needs_systemd
+@pytest.mark.skipif(os.geteuid() != 0, reason="files are given away")
+def test_user_and_folders(unit: configparser.SectionProxy, tmp_path: Path) -> None:
+    """The user of the unit is made with its folder, which is closed to others."""
+    shipped = UNIT.parent
+    systemd_root = f"--root={tmp_path}"
+    (tmp_path / "etc").mkdir()
+    subprocess.run(["systemd-sysusers", systemd_root, shipped / "sysusers.d" / "komad.conf"], check=True)
+    names = [line.split(":")[0] for line in (tmp_path / "etc" / "passwd").read_text().splitlines()]
+    assert unit["User"] in names
+    said = subprocess.run(
+        ["systemd-tmpfiles", systemd_root, "--create", shipped / "tmpfiles.d" / "komad.conf"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.stderr == ""
+    assert stat.S_IMODE((tmp_path / "var/lib/komad").stat().st_mode) == 0o750
 
 
 def test_a_systemd_that_does_not_listen_holds_nothing_up(
