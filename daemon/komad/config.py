@@ -123,6 +123,12 @@ class Output(Section):
     """Micrographs, STAR files, indices."""
     archive_directory: Path | None = None
     """MRCZ archives; the output directory when left out."""
+    group: Annotated[str, Field(min_length=1)] | None = None
+    """Group that result files, and folders made for them, are given to; komad's user must be in it."""
+    file_mode: Annotated[str, Field(pattern=r"^0?6[0246]{2}$")] | None = None
+    """Permissions of result files, octal ("0640"); as the umask gives when left out."""
+    directory_mode: Annotated[str, Field(pattern=r"^[0-3]?7[0-7]{2}$")] | None = None
+    """Permissions of folders that are made for results, octal; with "2770" what others write there has its group too."""
     float16: bool = False
     """Sums as 16-bit floats (MRC mode 12): half the size, unreadable for some older programs."""
     even_odd: bool = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -166,3 +167,54 @@ def test_leftovers_of_a_killed_writer(tmp_path: Path) -> None:
 def test_leftovers_of_a_missing_folder(tmp_path: Path) -> None:
     """Where there is no folder there is nothing to remove."""
     assert atomic.remove_leftovers(tmp_path / "gone") == 0
+
+
+def mode(path: Path) -> int:
+    """Permissions with the bits for setuid, setgid and sticky."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget afterwards what was shared, and write as a umask of 022 has it."""
+    monkeypatch.setattr(atomic, "_shared", {})
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("shared")
+def test_permissions_are_there_before_the_name(tmp_path: Path) -> None:
+    """A file has its permissions before it has its name; folders that are made on the way get theirs; others do not."""
+    results = tmp_path / "session" / "results"
+    atomic.share(results, atomic.Sharing(file_mode=0o640, directory_mode=0o2770))
+    atomic.make_directory(results)
+    assert (mode(tmp_path / "session"), mode(results)) == (0o2770, 0o2770)
+    with atomic.atomic_file(results / "a.txt") as temporary:
+        assert mode(temporary) == 0o640
+    assert mode(results / "a.txt") == 0o640
+    atomic.write_text(tmp_path / "b.txt", "")
+    assert mode(tmp_path / "b.txt") == 0o644
+
+
+@pytest.mark.usefixtures("shared")
+def test_a_setgid_folder_passes_its_bit_on(tmp_path: Path) -> None:
+    """A new folder keeps the setgid bit that it inherits; a folder that is there stays as it is."""
+    tmp_path.chmod(0o2755)
+    atomic.share(tmp_path / "results", atomic.Sharing(directory_mode=0o750))
+    atomic.make_directory(tmp_path / "results")
+    assert mode(tmp_path / "results") == 0o2750
+    (tmp_path / "results").chmod(0o700)
+    atomic.make_directory(tmp_path / "results")
+    assert mode(tmp_path / "results") == 0o700
+
+
+@pytest.mark.usefixtures("shared")
+@pytest.mark.skipif(os.geteuid() != 0, reason="files are given away")
+def test_group(tmp_path: Path) -> None:
+    """Files and new folders are of the group, the owner stays."""
+    atomic.share(tmp_path / "results", atomic.Sharing(gid=12345))
+    atomic.make_directory(tmp_path / "results")
+    atomic.write_text(tmp_path / "results" / "a.txt", "")
+    for path in (tmp_path / "results", tmp_path / "results" / "a.txt"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (os.getuid(), 12345)

@@ -1,4 +1,4 @@
-"""Files that are complete or absent: temporary name, fsync, replace, fsync of the folder."""
+"""Files that are complete or absent: temporary name, fsync, replace, fsync of the folder. And whose they are."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from komad.errors import DiskFullError, OutputError
@@ -17,6 +19,65 @@ TEMPORARY_PREFIX = ".komad-"
 
 
 @contextmanager
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sharing:
+    """Whose files and new folders are; what is None is as the umask and the folder give it."""
+
+    gid: int | None = None
+    file_mode: int | None = None
+    directory_mode: int | None = None
+
+
+_shared: dict[Path, Sharing] = {}
+"""By folder; holds for this process and all that it writes below."""
+
+
+def share(directory: Path, sharing: Sharing) -> None:
+    """Say whose files and folders are that this process makes in `directory` and below."""
+    _shared[directory] = sharing
+
+
+def apply_sharing(descriptor: int, path: Path) -> None:
+    """Give an open new file or folder to its group, with the permissions that `share` told for `path`.
+
+    Raises
+    ------
+    OSError
+        The process is not in the group, or the file system keeps no groups or permissions.
+    """
+    sharing = next((_shared[place] for place in (path, *path.parents) if place in _shared), None)
+    if sharing is None:
+        return
+    status = os.fstat(descriptor)
+    if sharing.gid is not None and status.st_gid != sharing.gid:
+        os.fchown(descriptor, -1, sharing.gid)
+    if stat.S_ISDIR(status.st_mode):
+        if sharing.directory_mode is not None:  # a folder in a setgid folder stays one
+            os.fchmod(descriptor, sharing.directory_mode | status.st_mode & stat.S_ISGID)
+    elif sharing.file_mode is not None:
+        os.fchmod(descriptor, sharing.file_mode)
+
+
+def make_directory(path: Path) -> None:
+    """Make a folder with all above it that are missing, each shared as `path` is.
+
+    Raises
+    ------
+    OSError
+        It cannot be made.
+    """
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(exist_ok=True)
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            apply_sharing(descriptor, path)
+        finally:
+            os.close(descriptor)
+    if not missing:
+        path.mkdir(exist_ok=True)  # raises when it is no folder
+
+
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give an empty temporary file beside `path` to write to; it becomes `path` when the block ends well.
 
@@ -38,6 +99,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         _mark_in_use(descriptor)
         yield temporary
+        apply_sharing(descriptor, path)
         os.fsync(descriptor)
         temporary.replace(path)
         _sync_folder(path.parent)

@@ -188,7 +188,7 @@ def _pictures(result: MicrographResult, output: Output) -> dict[str, _Picture]:
 
 def _make_room(directory: Path, outdated: list[Path]) -> None:
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        atomic.make_directory(directory)
         for path in outdated:
             path.unlink(missing_ok=True)
     except OSError as error:

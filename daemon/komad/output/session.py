@@ -129,7 +129,7 @@ class SessionIndex:
         """Learn what was published before; a line that a crash cut off is removed, it will be published again."""
         path = self._directory / PROCESSED
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            atomic.make_directory(self._directory)
             with path.open("rb") as lines:
                 whole_bytes = 0
                 for number, line in enumerate(lines, start=1):
@@ -186,6 +186,8 @@ def _append(path: Path, data: bytes) -> None:
         with path.open("ab", buffering=0) as file:
             before = os.fstat(file.fileno()).st_size
             try:
+                if not before:
+                    atomic.apply_sharing(file.fileno(), path)
                 written = file.write(data)
                 if written != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

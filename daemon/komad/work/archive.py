@@ -15,6 +15,7 @@ from komad.arrays import Array
 from komad.config import Archive, Processing
 from komad.errors import ArchiveError, MovieChangedError, MovieError, MovieMissingError, OutputError
 from komad.formats import movies, references
+from komad.formats.atomic import make_directory
 from komad.formats.mrcz import read_metadata, write_mrcz
 from komad.model import Movie, StackSum
 from komad.output.micrograph import bound_values
@@ -159,7 +160,7 @@ def _write(
     on_frame: Callable[[int], None] | None,
 ) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
     except OSError as error:
         raise OutputError(f"cannot make the archive directory {path.parent}: {error.strerror}") from error
     _refuse_another(path, sha256)

@@ -21,6 +21,7 @@ import structlog
 from komad import log
 from komad.config import Settings
 from komad.errors import DeviceError, KomadError
+from komad.output.sharing import share_results
 from komad.store import Store
 from komad.work.assembly_line import AssemblyLine
 from komad.work.device import open_device
@@ -61,6 +62,7 @@ class Worker:
         deadline: float | None = None
         while (status := self._line.status()) is None:
             if not self._beat():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the same; the daemon starts us anew with other settings
                 return Exit.LOST
             if self._signals and deadline is None:
                 self._line.stop()
@@ -110,6 +112,7 @@ def main(arguments: list[str]) -> Exit:
 
 if __name__ == "__main__":
     try:
+    share_results(settings)
         status = main(sys.argv[1:])
     except DeviceError as problem:
         logger.error("device failed its probe", error=str(problem))
