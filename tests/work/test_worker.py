@@ -72,7 +72,9 @@ def test_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "told = {**os.environ, 'output': str(settings.output.directory), 'arguments': sys.argv[1:]}\n"
         f"json.dump(told, open({str(told)!r}, 'w'))"
     )
-    store: Any = SimpleNamespace(paused=str, workers=list, release_disk_held=int, return_jobs=lambda *_: [])
+    store: Any = SimpleNamespace(
+        paused=str, workers=list, leases=set, release_disk_held=int, return_jobs=lambda *_: []
+    )
     supervisor = Supervisor(store, settings, command=(sys.executable, "-W", "ignore", "-c", script))
     supervisor.tick()
     process = supervisor._workers[0].process

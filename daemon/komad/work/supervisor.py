@@ -18,6 +18,7 @@ from komad.config import Settings
 from komad.errors import WorkerLostError
 from komad.model import JobState
 from komad.store import Store
+from komad.work import orphans
 from komad.work.devices import CPU, Choice, WorkerDevice, choose, look_around
 from komad.work.disk import shortage
 from komad.work.exits import Exit
@@ -96,9 +97,7 @@ class Supervisor:
     def start(self) -> None:
         """Take back what workers of an earlier life left behind. Only one komad runs here, so none of them counts."""
         logger.info("devices chosen", devices=list(map(str, self.choice.devices)), why=self.choice.reason)
-        for worker_id in self._store.leases():
-            message = f"komad ended while worker {worker_id} held the job"
-            self._unreturned[worker_id] = WorkerLostError(message)
+        self._end_orphans()
         self._return_jobs()
 
     def tick(self, *, starting: bool = True) -> None:
@@ -109,6 +108,7 @@ class Supervisor:
         for worker in self._workers:
             if worker.process is not None:
                 self._look_after(worker, beats.get(worker.worker_id), now)
+        self._end_orphans()
         self._return_jobs()
         for worker in self._workers:
             if starting and worker.process is None and now >= worker.start_at:
@@ -192,6 +192,19 @@ class Supervisor:
             return
         logger.error("no GPU works: the CPU helps out; `komad doctor` says more")
         self._workers.append(_Worker(device=CPU, n_threads=_threads(self._settings.workers.threads, 1)))
+
+    def _end_orphans(self) -> None:
+        """End workers of an earlier life, which may wake up or register even now, before others get their jobs."""
+        ours = {worker.worker_id for worker in self._workers}
+        strangers = self._store.leases() - ours - self._unreturned.keys()
+        if not strangers:
+            return
+        for worker in self._store.workers():
+            if worker.worker_id in strangers and orphans.end(worker):
+                logger.warning("worker of an earlier life is ended", worker=worker.worker_id, pid=worker.pid)
+        for worker_id in strangers:
+            message = f"komad ended while worker {worker_id} held the job"
+            self._unreturned[worker_id] = WorkerLostError(message)
 
     def _return_jobs(self) -> None:
         for worker_id, error in list(self._unreturned.items()):

@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from pathlib import Path
 from time import monotonic
 from types import FrameType
 
@@ -21,13 +20,13 @@ import structlog
 from komad import log
 from komad.config import Settings
 from komad.errors import DeviceError, KomadError
-from komad.output.sharing import share_results
 from komad.store import Store
 from komad.work.assembly_line import AssemblyLine
 from komad.work.device import open_device
 from komad.work.devices import WorkerDevice
 from komad.work.exits import Exit
 from komad.work.nvml import GpuWatch
+from komad.work.orphans import boot_id
 
 logger = structlog.get_logger(__name__)
 
@@ -62,7 +61,6 @@ class Worker:
         deadline: float | None = None
         while (status := self._line.status()) is None:
             if not self._beat():
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the same; the daemon starts us anew with other settings
                 return Exit.LOST
             if self._signals and deadline is None:
                 self._line.stop()
@@ -101,8 +99,7 @@ def main(arguments: list[str]) -> Exit:
     log.configure(settings.log)
     structlog.contextvars.bind_contextvars(worker=worker_id)
     with Store(settings.state_directory).open(create=False) as store:
-        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        store.register_worker(worker_id, boot_id=boot_id, pid=os.getpid(), device=name)
+        store.register_worker(worker_id, boot_id=boot_id(), pid=os.getpid(), device=name)
         worker = Worker(settings, store, worker_id, device)
         try:
             return worker.run()
@@ -112,7 +109,6 @@ def main(arguments: list[str]) -> Exit:
 
 if __name__ == "__main__":
     try:
-    share_results(settings)
         status = main(sys.argv[1:])
     except DeviceError as problem:
         logger.error("device failed its probe", error=str(problem))
