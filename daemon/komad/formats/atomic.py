@@ -18,7 +18,6 @@ TEMPORARY_PREFIX = ".komad-"
 """Start of temporary names: the leading dot hides them from globs and watchers."""
 
 
-@contextmanager
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sharing:
     """Whose files and new folders are; what is None is as the umask and the folder give it."""
@@ -78,6 +77,7 @@ def make_directory(path: Path) -> None:
         path.mkdir(exist_ok=True)  # raises when it is no folder
 
 
+@contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give an empty temporary file beside `path` to write to; it becomes `path` when the block ends well.
 
@@ -98,8 +98,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         raise _explained(path, error) from error
     try:
         _mark_in_use(descriptor)
-        yield temporary
         apply_sharing(descriptor, path)
+        yield temporary
         os.fsync(descriptor)
         temporary.replace(path)
         _sync_folder(path.parent)
