@@ -128,7 +128,7 @@ class Output(Section):
     file_mode: Annotated[str, Field(pattern=r"^0?6[0246]{2}$")] | None = None
     """Permissions of result files, octal ("0640"); as the umask gives when left out."""
     directory_mode: Annotated[str, Field(pattern=r"^[0-3]?7[0-7]{2}$")] | None = None
-    """Permissions of folders that are made for results, octal; with "2770" what others write there has its group too."""
+    """Permissions of folders made for results, octal; with "2770" what others write there has its group too."""
     float16: bool = False
     """Sums as 16-bit floats (MRC mode 12): half the size, unreadable for some older programs."""
     even_odd: bool = True

@@ -20,6 +20,7 @@ import structlog
 from komad import log
 from komad.config import Settings
 from komad.errors import DeviceError, KomadError
+from komad.output.sharing import share_results
 from komad.store import Store
 from komad.work.assembly_line import AssemblyLine
 from komad.work.device import open_device
@@ -55,6 +56,7 @@ class Worker:
         signal.signal(
             signal.SIGINT, signal.SIG_IGN
         )  # Ctrl-C reaches all of the terminal; the daemon tells us
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the same; the daemon starts us anew with other settings
         signal.signal(signal.SIGTERM, self._on_signal)
         self._line.start()
         self._gpu.start()
@@ -97,6 +99,7 @@ def main(arguments: list[str]) -> Exit:
     )
     settings = Settings.model_validate_json(sys.stdin.read())
     log.configure(settings.log)
+    share_results(settings)
     structlog.contextvars.bind_contextvars(worker=worker_id)
     with Store(settings.state_directory).open(create=False) as store:
         store.register_worker(worker_id, boot_id=boot_id(), pid=os.getpid(), device=name)
