@@ -118,14 +118,14 @@ def test_float16_sums(write: Write, tmp_path: Path) -> None:
 def test_star_is_written_last(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the `.star` appears, every other file is there, complete."""
     seen: dict[str, set[str]] = {}
-    original = atomic._sync_folder
+    original = atomic.sync_folder
 
     def record(folder: Path) -> None:
         for path in tmp_path.glob("[!.]*"):
             seen.setdefault(path.name, {other.name for other in tmp_path.glob("[!.]*")})
         original(folder)
 
-    monkeypatch.setattr(atomic, "_sync_folder", record)
+    monkeypatch.setattr(atomic, "sync_folder", record)
     summary = write()
     assert seen["FoilHole_1.star"] == set(summary["files"].values())
     assert len(seen["FoilHole_1.json"]) == len(summary["files"]) - 1

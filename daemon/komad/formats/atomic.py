@@ -95,19 +95,19 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise _explained(path, error) from error
+        raise explained(path, error) from error
     try:
         _mark_in_use(descriptor)
         apply_sharing(descriptor, path)
         yield temporary
         os.fsync(descriptor)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _explained(path, error) from error
+            raise explained(path, error) from error
         raise
     finally:
         os.close(descriptor)
@@ -145,7 +145,8 @@ def _mark_in_use(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -156,7 +157,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _explained(path: Path, error: OSError) -> DiskFullError | OutputError:
+def explained(path: Path, error: OSError) -> DiskFullError | OutputError:
+    """Turn an error of the operating system while `path` was written into ours."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return DiskFullError(f"cannot write {path}: {error.strerror}; free space in {path.parent}")
     place = (

@@ -238,6 +238,12 @@ class MrcReader(MovieReader):
                 "written, or its writer stopped before the header was brought up to date"
             )
 
+    @property
+    def bytes_behind(self) -> int:
+        """Less than a frame: with more the file is not complete."""
+        layout = self._layout
+        return max(0, self._source.size_bytes - layout.data_offset - layout.n_frames * layout.frame_bytes)
+
     def read_part(self, index: int, part: int, n_parts: int, out: npt.NDArray[Any]) -> None:  # noqa: ARG002 - whole
         """Read a frame straight into `out`, or unpack it."""
         layout = self._layout

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import blosc
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from komad import __version__
 from komad.errors import ArchiveError, MovieError, MovieTruncatedError
@@ -47,6 +48,15 @@ CHECKSUMS = "frame_crc32"
 """Metadata key: CRC-32 of each chunk. Blosc itself does not notice every damage."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileChecksum:
+    """A whole file in few bytes."""
+
+    n_bytes: int
+    xxh3: str
+    """XXH3, 128 bits in hex: what `xxhsum -H128` prints."""
+
+
 def write_mrcz(
     path: Path,
     frames: npt.NDArray[Any],  # (n_frames, ny, nx)
@@ -58,12 +68,12 @@ def write_mrcz(
     codec: str = "zstd",
     level: int = 1,
     on_frame: Callable[[int], None] | None = None,
-) -> None:
+) -> FileChecksum:
     """Write frames, then read the file back from disk and compare every pixel, before it appears under its name.
 
     Frames are int8, uint8, int16, uint16, int32, uint32 or float32; float16 is stored as float32, which the metadata
     then says. `metadata` gains the keys `dtype`, `frame_crc32` and, where it differs, `source_dtype`. `on_frame` is
-    called with the index of each frame that was written.
+    called with the index of each frame that was written. Gives the checksum of the file as it was read back.
 
     Raises
     ------
@@ -98,7 +108,7 @@ def write_mrcz(
             os.fsync(file.fileno())
             # Out of the page cache, so that the comparison sees the disk.
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        _verify(temporary, path, frames)
+        return _verify(temporary, path, frames)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -111,6 +121,19 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     with SourceFile(path) as source:
         return MrczReader(source).metadata
+
+
+def checksum_mrcz(path: Path) -> FileChecksum:
+    """Read an archive from the disk, each frame checked; gives the checksum of the whole file.
+
+    Raises
+    ------
+    MovieError
+        It is gone, no MRCZ, or damaged; the message names the frame.
+    """
+    with SourceFile(path) as source:
+        source.forget_cached()
+        return MrczReader(source).checksum()
 
 
 class MrczReader(MovieReader):
@@ -181,9 +204,35 @@ class MrczReader(MovieReader):
         """Walk all chunks."""
         _ = self.chunks, self.metadata  # each raises where something is missing
 
-    def read_part(self, index: int, part: int, n_parts: int, out: npt.NDArray[Any]) -> None:  # noqa: ARG002 - whole
-        """Check and decode one chunk straight into `out`, or unpack it."""
-        layout = self._layout
+    def checksum(self) -> FileChecksum:
+        """Read the whole file once and check each frame: its CRC, or, where there is none, whether it decodes.
+
+        Raises
+        ------
+        MovieError
+            A frame or the metadata are damaged.
+        """
+        digest = xxhash.xxh3_128()
+        for block in self._source.blocks(end=self._layout.data_offset):
+            digest.update(block)
+        for index in range(self.header.n_frames):
+            digest.update(self._chunk(index))
+            if self._checksums is None:
+                self.read_frame(index)
+        for block in self._source.blocks(start=sum(self.chunks[-1])):
+            digest.update(block)
+        return FileChecksum(n_bytes=self._source.size_bytes, xxh3=digest.hexdigest())
+
+    def raw_frame(self, index: int) -> bytes:
+        """The chunk of a frame as it lies in the file, not checked."""
+        return self._source.read(*self.chunks[index])
+
+    def raw_start(self) -> bytes:
+        """What lies before the first chunk: header and metadata."""
+        return self._source.read(0, self._layout.data_offset)
+
+    def _chunk(self, index: int) -> bytes:
+        """The chunk of a frame, checked."""
         offset, length = self.chunks[index]
         chunk = self._source.read(offset, length)
         # Blosc believes the sizes in its header: they must be the right ones at this moment, not only in the index.
@@ -194,12 +243,19 @@ class MrczReader(MovieReader):
                 f"{self.path}: {self.frame_name(index)} is damaged: the checksum of bytes {offset} to "
                 f"{offset + length - 1} is not the one in the metadata"
             )
+        return chunk
+
+    def read_part(self, index: int, part: int, n_parts: int, out: npt.NDArray[Any]) -> None:  # noqa: ARG002 - whole
+        """Check and decode one chunk straight into `out`, or unpack it."""
+        layout = self._layout
+        chunk = self._chunk(index)
         target = out if layout.is_direct else np.empty(layout.frame_bytes, dtype=np.uint8)
         try:
             blosc.decompress_ptr(chunk, target.ctypes.data)
         except blosc.blosc_extension.error as error:
             raise MovieError(
-                f"{self.path}: {self.frame_name(index)} is damaged: the blosc chunk at byte {offset} cannot be decoded"
+                f"{self.path}: {self.frame_name(index)} is damaged: the blosc chunk at byte {self.chunks[index][0]} "
+                "cannot be decoded"
             ) from error
         if layout.is_direct:
             layout.restore_order(out)
@@ -258,7 +314,7 @@ def _statistics(chunks: list[_Chunk]) -> tuple[float, float, float]:
     )
 
 
-def _verify(temporary: Path, path: Path, frames: npt.NDArray[Any]) -> None:
+def _verify(temporary: Path, path: Path, frames: npt.NDArray[Any]) -> FileChecksum:
     def compare(index: int) -> bool:
         frame = np.ascontiguousarray(frames[index], dtype=reader.header.dtype)
         return np.array_equal(reader.read_frame(index).view(np.uint8), frame.view(np.uint8))
@@ -266,14 +322,20 @@ def _verify(temporary: Path, path: Path, frames: npt.NDArray[Any]) -> None:
     try:
         with MrczReader(SourceFile(temporary)) as reader:
             reader.check_complete()
+            digest, wrong = xxhash.xxh3_128(reader.raw_start()), []
             with closing(map_in_order(compare, len(frames))) as same:
-                wrong = [index + 1 for index, is_same in enumerate(same) if not is_same]
+                for index, is_same in enumerate(same):
+                    digest.update(reader.raw_frame(index))  # out of the page cache: compared a moment ago
+                    if not is_same:
+                        wrong.append(index + 1)
+            n_bytes = sum(reader.chunks[-1])
     except MovieError as error:
         raise ArchiveError(f"the archive {path} cannot be read back after writing: {error}") from error
     if wrong:
         raise ArchiveError(
             f"the archive {path} does not read back as written: frames {wrong} (counted from 1) differ"
         )
+    return FileChecksum(n_bytes=n_bytes, xxh3=digest.hexdigest())
 
 
 def _layout(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +85,23 @@ class MovieReader(ABC):
         frame = np.empty((self.header.ny, self.header.nx), dtype=self.header.dtype)
         self.read_part(index, 0, 1, frame)
         return frame
+
+    @property
+    def bytes_behind(self) -> int:
+        """Bytes behind the last frame, which no frame holds."""
+        return 0
+
+    def status(self) -> os.stat_result:
+        """What the open file is now, whatever has become of its name."""
+        return self._source.status()
+
+    def forget_cached(self) -> None:
+        """Have what is read from now on come from the disk and not from memory."""
+        self._source.forget_cached()
+
+    def xxh3(self) -> str:
+        """XXH3 of the whole file, 128 bits in hex."""
+        return self._source.xxh3()
 
     def close(self) -> None:
         """Close the file."""

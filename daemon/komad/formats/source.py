@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from komad.arrays import thread_count, thread_pool
 from komad.errors import MovieError, MovieMissingError
@@ -31,6 +32,8 @@ GONE = frozenset(
     }
 )
 """What a lost file or a lost network mount says; a retry can help."""
+BLOCK_BYTES = 4 << 20
+"""Of a file that is read for its checksum."""
 
 T = TypeVar("T")
 
@@ -83,6 +86,31 @@ class SourceFile:
     def close(self) -> None:
         """Close the file; no thread may still read."""
         os.close(self._descriptor)
+
+    def status(self) -> os.stat_result:
+        """What the open file is now, whatever has become of its name."""
+        with explained(self.path):
+            return os.fstat(self._descriptor)
+
+    def forget_cached(self) -> None:
+        """Have what is read from now on come from the disk and not from memory; it is made durable before."""
+        with explained(self.path):
+            os.fsync(self._descriptor)  # pages that wait to be written stay in memory
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def blocks(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """All bytes from `start` to `end` (or the end of the file), some megabytes at a time."""
+        end = self.size_bytes if end is None else end
+        while start < end and (block := self.read(start, min(BLOCK_BYTES, end - start))):
+            yield block
+            start += len(block)
+
+    def xxh3(self) -> str:
+        """XXH3 of the whole file, 128 bits in hex: what `xxhsum -H128` prints."""
+        digest = xxhash.xxh3_128()
+        for block in self.blocks():
+            digest.update(block)
+        return digest.hexdigest()
 
     def read_into(self, array: npt.NDArray[Any], offset: int) -> int:
         """Fill a C-contiguous array from the bytes at `offset`; the count is smaller at the end of the file only."""

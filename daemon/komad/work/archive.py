@@ -10,16 +10,30 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import xxhash
+
 from komad import __version__
 from komad.arrays import Array
 from komad.config import Archive, Processing
 from komad.errors import ArchiveError, MovieChangedError, MovieError, MovieMissingError, OutputError
 from komad.formats import movies, references
 from komad.formats.atomic import make_directory
-from komad.formats.mrcz import read_metadata, write_mrcz
+from komad.formats.mrcz import FileChecksum, checksum_mrcz, read_metadata, write_mrcz
+from komad.formats.source import SourceFile
 from komad.model import Movie, StackSum
+from komad.output.manifest import ArchiveEntry, Manifest, record_archive
 from komad.output.micrograph import bound_values
 from komad.pipeline import sum_stack
+
+KEPT = "the camera's file is gone; its archive was verified and stands for it"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Digests:
+    """Of the camera's file, in hex."""
+
+    sha256: str
+    xxh3: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +77,34 @@ def read_source(movie: Movie, *, on_frame: Callable[[int], None] | None = None) 
     return frames
 
 
+def find_verified_archive(movie: Movie, directory: Path) -> Path | None:
+    """The movie's archive, where the manifest knows it and it still is, bit for bit, what the manifest says.
+
+    Raises
+    ------
+    ArchiveError
+        It is damaged.
+    OutputError
+        The manifest cannot be read.
+    """
+    path = find_archive(movie, directory)
+    manifest = Manifest(directory)
+    manifest.refresh()
+    line = manifest.lines.get(archive_path(movie, directory).name)
+    if path is None or line is None or line.entry.fingerprint_sha256 != movie.fingerprint:
+        return None
+    try:
+        found = checksum_mrcz(path)
+    except MovieError as error:
+        raise ArchiveError(f"{movie.path} is gone, and its archive is damaged: {error}") from error
+    if found != FileChecksum(n_bytes=line.entry.archive_bytes, xxh3=line.entry.archive_xxh3):
+        raise ArchiveError(
+            f"{movie.path} is gone, and its archive {path} is not what it was when it was made: {manifest.path} has "
+            "another checksum"
+        )
+    return path
+
+
 def read_archive(path: Path, *, on_frame: Callable[[int], None] | None = None) -> Array:
     """Read the frames of an archive.
 
@@ -97,18 +139,21 @@ def archive_movie(
     *,
     archive: Archive,
     directory: Path,
+    kept: Path | None = None,
     on_frame: Callable[[int], None] | None = None,
 ) -> ArchiveResult:
-    """Sum the stack and write the archive, verified, under its final name.
+    """Sum the stack, write the archive, verified, under its final name, and its line in the manifest.
 
     Parameters
     ----------
     movie, frames
-        The movie and all that `read_source` read of it.
+        The movie and all that `read_source` read of it, or `read_archive` of `kept`.
     archive
         Whether and how to write.
     directory
         Where archives go; made when it is missing.
+    kept
+        The archive as `find_verified_archive` gave it when the camera's file is gone: none is written then.
     on_frame
         Called with the index of each frame that was written.
 
@@ -119,21 +164,23 @@ def archive_movie(
     MovieChangedError, MovieMissingError
         The file changed while it was hashed.
     ArchiveError, DiskFullError, OutputError
-        The archive cannot be written or does not verify.
+        The archive or its line in the manifest cannot be written, or the archive does not verify.
     """
     start = perf_counter()
     with ThreadPoolExecutor(1, "komad-hash") as hashing:
-        digest = hashing.submit(_sha256, movie) if archive.enabled else None
+        digest = hashing.submit(_digests, movie) if archive.enabled and kept is None else None
         loaded = references.load(movie.references, (frames.shape[1], frames.shape[2]))
         processing = Processing.model_validate(dict(movie.processing))
         stack_sum = sum_stack(
             frames, gain=loaded.gain, dark=loaded.dark, defects=loaded.defects, processing=processing
         )
         summed = perf_counter()
-        path = None
+        path = kept
         if digest is not None:
             path = archive_path(movie, directory)
-            _write(path, movie, frames, archive, sha256=digest.result(), on_frame=on_frame)
+            source = digest.result()
+            file = _write(path, movie, frames, archive, sha256=source.sha256, on_frame=on_frame)
+            record_archive(directory, _entry(movie, path, file, source))
     written = perf_counter()
     return ArchiveResult(
         path=path,
@@ -143,7 +190,8 @@ def archive_movie(
             "archive": None if path is None else str(path),
             "movie_bytes": movie.size_bytes,
             "archive_bytes": 0 if path is None else path.stat().st_size,
-            "sha256": None if digest is None else digest.result(),
+            "sha256": None if digest is None else digest.result().sha256,
+            "note": "" if kept is None else KEPT,
             "n_outliers": len(stack_sum.outliers.throughout_yx),
             "timings_s": {"stack_sum": round(summed - start, 4), "archive": round(written - summed, 4)},
         },
@@ -158,13 +206,13 @@ def _write(
     *,
     sha256: str,
     on_frame: Callable[[int], None] | None,
-) -> None:
+) -> FileChecksum:
     try:
         make_directory(path.parent)
     except OSError as error:
         raise OutputError(f"cannot make the archive directory {path.parent}: {error.strerror}") from error
     _refuse_another(path, sha256)
-    write_mrcz(
+    return write_mrcz(
         path,
         frames,
         pixel_size_angstrom=movie.acquisition.pixel_size_angstrom,
@@ -174,6 +222,21 @@ def _write(
         codec=archive.codec,
         level=archive.level,
         on_frame=on_frame,
+    )
+
+
+def _entry(movie: Movie, path: Path, file: FileChecksum, source: _Digests) -> ArchiveEntry:
+    return ArchiveEntry(
+        stem=movie.stem,
+        fingerprint_sha256=movie.fingerprint,
+        archive=path.name,
+        archive_bytes=file.n_bytes,
+        archive_xxh3=file.xxh3,
+        source=str(movie.path),
+        source_bytes=movie.size_bytes,
+        source_mtime_ns=movie.mtime_ns,
+        source_xxh3=source.xxh3,
+        source_sha256=source.sha256,
     )
 
 
@@ -208,12 +271,15 @@ def archive_metadata(movie: Movie, *, sha256: str) -> dict[str, Any]:
     }
 
 
-def _sha256(movie: Movie) -> str:
-    """SHA-256 of the whole file, which was read a moment ago: it comes from the page cache."""
-    try:
-        with movie.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise MovieMissingError(f"{movie.path}: cannot be read ({error.strerror})") from error
+def _digests(movie: Movie) -> _Digests:
+    """Both of the whole file, which was read a moment ago: it comes from the page cache, once.
+
+    SHA-256 stays with the archive for good; XXH3 is what makes it quick to check thousands of them.
+    """
+    sha256, xxh3 = hashlib.sha256(), xxhash.xxh3_128()
+    with SourceFile(movie.path) as source:
+        for block in source.blocks():
+            sha256.update(block)
+            xxh3.update(block)
     check_unchanged(movie)
-    return digest
+    return _Digests(sha256=sha256.hexdigest(), xxh3=xxh3.hexdigest())
