@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from komad.status.view import build_view
 from komad.store.listing import Event, JobLine, MovieRecord
 from tests.config.test_files import defaults
 from tests.output.conftest import MOVIE, OUTLIERS, RESULT
-from tests.status.conftest import BUSY, DETECTOR, NOW, PLACES
+from tests.status.conftest import BUSY, DETECTOR, NOW, PLACES, SET_ASIDE
 
 ROOT = Path(__file__).parent.parent
 OPERATION = (ROOT / "docs" / "operation.md").read_text(encoding="utf-8")
@@ -56,7 +56,8 @@ def test_error_codes_of_jobs() -> None:
 
 def test_keys_of_json() -> None:
     """Every key that scripts may use is in the documentation."""
-    status = to_json(build_view(BUSY, PLACES, detector=DETECTOR, now=NOW))
+    facts = replace(BUSY, bad_devices=(SET_ASIDE,))
+    status = to_json(build_view(facts, PLACES, detector=DETECTOR, now=NOW))
     summary = summarise(RESULT, MOVIE, files={}, archive_path=None)
     named = {*status, *(key for value in status.values() if isinstance(value, dict) for key in value)}
     named |= {

@@ -314,8 +314,11 @@ def _device(entry: object) -> str:
 
 
 class Queue(Section):
-    """Retries and leases."""
+    """Order, retries and leases."""
 
+    order: Literal["oldest", "newest", "alternate"] = "oldest"
+    """Which movie comes first when more wait than can be processed. alternate: the newest and the oldest by turns;
+    newest: every eighth is the oldest, so that none waits for ever."""
     max_attempts: Annotated[int, Field(ge=1, le=20)] = 3
     """Tries per job before it is `failed`."""
     lease_timeout_s: Annotated[float, Field(ge=3)] = 15.0
@@ -420,6 +423,66 @@ def load_settings(path: Path) -> Settings:
     ) as error:  # no such user's home, a zero byte, a circle of links
         raise ConfigError(f"{path} has a path that cannot be used: {error}") from error
     return settings
+
+
+NEED_A_RESTART = (
+    "state_directory",
+    "output.directory",
+    "output.archive_directory",
+    "watching.use_events",
+    "workers.devices",
+    "workers.gpu_memory_fraction",
+    "workers.threads",
+)
+"""Settings that a running daemon does not change; nor which folders it watches, and whether sub-folders."""
+
+
+def taken_over(running: Settings, read: Settings) -> tuple[Settings, list[str], list[str]]:
+    """What a running daemon takes over of a configuration that was read again.
+
+    Returns
+    -------
+    Settings
+        To go on with: all that may change; the watched folders in the order that they have now.
+    list of str
+        Settings that have changed in it, as `section.name` or `watch FOLDER`.
+    list of str
+        Settings that differ and need a restart.
+    """
+    kept, waiting = dict(read), []
+    for name in NEED_A_RESTART:
+        section, _, key = name.rpartition(".")
+        if not section:
+            kept[key] = getattr(running, key)
+            differs = getattr(running, key) != getattr(read, key)
+        else:
+            value = getattr(getattr(running, section), key)
+            differs = value != getattr(getattr(read, section), key)
+            kept[section] = kept[section].model_copy(update={key: value})
+        if differs:
+            waiting.append(name)
+    found = {folder.directory: folder for folder in read.watch}
+    folders = []
+    for folder in running.watch:
+        now = found.pop(folder.directory, None)
+        if now is None or now.recursive != folder.recursive:
+            waiting.append(f"watch {folder.directory}")
+        folders.append(folder if now is None else now.model_copy(update={"recursive": folder.recursive}))
+    waiting += [f"watch {directory}" for directory in found]
+    settings = running.model_copy(update={**kept, "watch": tuple(folders)})
+    return settings, _changed(running, settings), waiting
+
+
+def _changed(before: Settings, after: Settings) -> list[str]:
+    names = [
+        f"{section}.{key}"
+        for section, table in before
+        if isinstance(table, Section)
+        for key, value in table
+        if getattr(getattr(after, section), key) != value
+    ]
+    folders = zip(before.watch, after.watch, strict=True)
+    return names + [f"watch {old.directory}" for old, new in folders if new != old]
 
 
 def _explain(error: ValidationError) -> str:

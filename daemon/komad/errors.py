@@ -6,7 +6,25 @@ message that names the place, says what is wrong and what to do next.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import ClassVar
+
+
+class Failure(StrEnum):
+    """Who or what is to blame when a job ends in an error; what follows is in `komad.model.job.after_failure`."""
+
+    MOVIE = "movie"
+    """The movie, or what it is bound to: it fails at once."""
+    PASSING = "passing"
+    """Trouble that may pass: tried again after pauses that grow."""
+    PLACE = "place"
+    """A disk or a folder as a whole: the job is held until it is back, and no try is counted."""
+    DEVICE = "device"
+    """The compute device: the job goes back without blame, the device is set aside."""
+    UNEXPECTED = "unexpected"
+    """The movie or the device: another device tells."""
+    INTERRUPTED = "interrupted"
+    """Something from outside: the job goes back without blame."""
 
 
 class KomadError(Exception):
@@ -14,8 +32,13 @@ class KomadError(Exception):
 
     code: ClassVar[str] = "error"
     """Stable identifier, lower case with underscores."""
+    failure: ClassVar[Failure] = Failure.MOVIE
+    """Who is to blame."""
     retry: ClassVar[bool] = False
-    """Whether the same job may succeed later without a change by a person."""
+    """Whether the same job may succeed later without a change by a person: set by `failure`."""
+
+    def __init_subclass__(cls) -> None:
+        cls.retry = cls.failure is not Failure.MOVIE
 
 
 class ConfigError(KomadError):
@@ -46,7 +69,7 @@ class MovieTruncatedError(MovieError):
     """The movie ends before its header says it should: still being written, or cut off."""
 
     code = "movie_truncated"
-    retry = True
+    failure = Failure.PASSING
 
 
 class MovieChangedError(MovieError):
@@ -59,13 +82,19 @@ class MovieMissingError(MovieError):
     """The movie file is gone, or its file system is."""
 
     code = "movie_missing"
-    retry = True
+    failure = Failure.PASSING
 
 
 class ReferenceFileError(KomadError):
     """A gain, dark or defect file is missing, unreadable or of the wrong size."""
 
     code = "reference"
+
+
+class BusyError(StoreError):
+    """Another program keeps the database locked; it works again as soon as that lets go."""
+
+    failure = Failure.PASSING
 
 
 class ParameterError(KomadError):
@@ -78,33 +107,35 @@ class ArchiveError(KomadError):
     """The archive did not verify after writing, or cannot be read."""
 
     code = "archive"
-    retry = True
+    failure = Failure.PASSING
 
 
 class DiskFullError(KomadError):
     """No space is left where results are written: jobs wait (held), none fails."""
 
     code = "disk_full"
-    retry = True
+    failure = Failure.PLACE
 
 
 class OutputError(KomadError):
     """A result file cannot be written (permission, read-only disk, lost mount)."""
 
     code = "output"
-    retry = True
+    failure = Failure.PASSING
 
 
 class FolderLostError(MovieMissingError):
     """A whole watched folder is gone: its jobs wait (held) until it is back, none fails."""
 
     code = "folder_lost"
+    failure = Failure.PLACE
 
 
 class OutputLostError(OutputError):
     """Nothing can be written where results go: jobs wait (held) until that is cured, none fails."""
 
     code = "output_lost"
+    failure = Failure.PLACE
 
 
 class MotionError(KomadError):
@@ -117,21 +148,35 @@ class DeviceError(KomadError):
     """The compute device failed its probe, or is lost; the job is not to blame."""
 
     code = "device"
-    retry = True
+    failure = Failure.DEVICE
 
 
 class DeviceMemoryError(KomadError):
     """A movie does not fit into the memory that the worker may take of its GPU; it may fit elsewhere, or later."""
 
     code = "device_memory"
-    retry = True
+    failure = Failure.PASSING
 
 
 class WorkerLostError(KomadError):
     """The worker process died or stopped beating while it held the job."""
 
     code = "worker_lost"
-    retry = True
+    failure = Failure.UNEXPECTED
+
+
+class InterruptedWorkError(KomadError):
+    """komad itself ended, by a signal or with the whole computer, while a worker held the job."""
+
+    code = "interrupted"
+    failure = Failure.INTERRUPTED
+
+
+class HostMemoryError(KomadError):
+    """The memory of the host was too small at this moment."""
+
+    code = "memory"
+    failure = Failure.PASSING
 
 
 class TransitionError(KomadError):
@@ -144,6 +189,7 @@ class InternalError(KomadError):
     """A fault of the program itself; the traceback is in the log."""
 
     code = "internal"
+    failure = Failure.UNEXPECTED
 
 
 class StarError(KomadError):

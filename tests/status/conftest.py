@@ -13,6 +13,7 @@ import pytest
 from komad.status.places import Place
 from komad.store.detector import DetectorFacts, GainCheck, History, MovieHealth, Series
 from komad.store.overview import (
+    BadDevice,
     FolderState,
     GpuState,
     HeldGroup,
@@ -81,9 +82,16 @@ BUSY = Overview(
             text="2.1 % of the pixels are outliers",
         ),
     ),
-    paused="",
 )
 
+
+SET_ASIDE = BadDevice(
+    device="cuda:1",
+    reason="cuda:1 is lost: unspecified launch failure",
+    since=NOW - timedelta(minutes=2),
+    try_at=NOW + timedelta(seconds=40),
+)
+"""A device that fails."""
 
 GPU = WorkerState(
     worker_id="cuda1-1a2b3c4d",

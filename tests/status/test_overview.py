@@ -14,7 +14,7 @@ import pytest
 
 from komad.errors import MovieError, MovieTruncatedError, ParameterError, StoreError
 from komad.model import Acquisition, Job, JobKind, Movie, MovieFormat, MovieHeader
-from komad.store import Store
+from komad.store import PausedBy, Store
 from komad.store.listing import find_movie, list_jobs
 from komad.store.overview import GpuState, open_read_only, read_overview
 from tests.status.conftest import SLOW
@@ -142,8 +142,8 @@ def test_warnings_of_the_last_hour_are_counted(store: Store, tmp_path: Path) -> 
 
 def test_pause_is_shown(store: Store, tmp_path: Path) -> None:
     """With its reason."""
-    store.pause("disk nearly full")
-    assert read_overview(tmp_path, now=datetime.now(UTC)).paused == "disk nearly full"
+    store.pause("disk nearly full", PausedBy.DISK)
+    assert read_overview(tmp_path, now=datetime.now(UTC)).paused_by_disk == "disk nearly full"
 
 
 def test_reading_changes_nothing_and_makes_nothing(store: Store, tmp_path: Path) -> None:

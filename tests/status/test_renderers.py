@@ -18,7 +18,7 @@ from komad.status.text import duration, render, size
 from komad.status.view import StatusView, build_view
 from komad.store.detector import DetectorFacts, GainCheck
 from komad.store.overview import Overview
-from tests.status.conftest import BUSY, DETECTOR, GPU, NOW, PLACES, SLOW
+from tests.status.conftest import BUSY, DETECTOR, GPU, NOW, PLACES, SET_ASIDE, SLOW
 
 Facts = Callable[..., Overview]
 
@@ -90,7 +90,8 @@ def test_screen_says_when_nothing_runs(overview: Facts) -> None:
     assert any("none yet" in line for line in screen(empty))
     assert any("komad run" in line for line in screen(empty))
     assert (
-        "paused: disk" in screen(build_view(overview(paused="disk"), PLACES, detector=DETECTOR, now=NOW))[0]
+        "paused: disk"
+        in screen(build_view(overview(paused_by_disk="disk"), PLACES, detector=DETECTOR, now=NOW))[0]
     )
 
 
@@ -164,8 +165,8 @@ def test_json_has_the_documented_keys_and_plain_values(overview: Facts) -> None:
     )
     assert document["schema_version"] == 1
     assert set(document) == {
-        "schema_version", "taken_at", "running", "paused", "last_movie", "counts", "rates", "clears_in_s",
-        "workers", "disks", "folders", "detector", "held", "errors", "warnings",
+        "schema_version", "taken_at", "running", "paused", "paused_by", "last_movie", "counts", "rates", "clears_in_s",
+        "workers", "bad_devices", "disks", "folders", "detector", "held", "errors", "warnings",
     }  # fmt: skip
     assert document["counts"] == {
         "found": 1000, "archived": 980, "corrected": 970, "failed": 3, "held": 7, "backlog": 20,
@@ -188,3 +189,19 @@ def test_duration_uses_the_unit_that_fits(seconds: float, text: str) -> None:
 def test_size_uses_the_unit_that_fits() -> None:
     """Decimal units, three digits."""
     assert [size(n) for n in (4.2e12, 123e9, 1.5e6, 2000)] == ["4.2 TB", "123 GB", "1.5 MB", "2 kB"]
+
+
+def test_screen_shows_who_pauses(overview: Facts) -> None:
+    """A person's pause stands first, with the command that ends it, and does not hide that of the disk."""
+    facts = overview(paused_by_person="ask Ann", paused_by_disk="disk: full")
+    view = build_view(facts, PLACES, detector=DETECTOR, now=NOW)
+    assert view.paused == "by a person (ask Ann); `komad resume` lets jobs go on; disk: full"
+    assert screen(view)[0].startswith("komad paused: by a person (ask Ann); `komad resume`")
+    assert to_json(view)["paused_by"] == ["person", "disk"]
+
+
+def test_screen_shows_devices_that_are_set_aside(overview: Facts) -> None:
+    """Which, for how long still, why; the daemon runs though no worker of it does."""
+    view = build_view(overview(workers=(), bad_devices=(SET_ASIDE,)), PLACES, detector=DETECTOR, now=NOW)
+    assert any("cuda:1 is set aside, tried again in 40 s: cuda:1 is lost" in line for line in screen(view))
+    assert view.running

@@ -12,7 +12,7 @@ import pytest
 from komad.status.places import Place
 from komad.status.view import build_view
 from komad.store.overview import HeldGroup, Overview, Window
-from tests.status.conftest import DETECTOR, NOW, PLACES, SLOW
+from tests.status.conftest import BUSY, DETECTOR, NOW, PLACES, SLOW
 
 Facts = Callable[..., Overview]
 
@@ -112,3 +112,10 @@ def test_held_groups_and_folders_are_passed_on(overview: Facts) -> None:
     view = build_view(overview(held=(group,)), lost, detector=DETECTOR, now=NOW)
     assert view.held == (group,)
     assert not view.folders[0].reachable
+
+
+def test_a_worker_is_silent_when_its_lease_is_over() -> None:
+    """The limit is that of the configuration, not one of our own."""
+    for lease_timeout_s, alive in ((15.0, [True, False]), (120.0, [True, True]), (0.5, [False, False])):
+        view = build_view(BUSY, PLACES, detector=DETECTOR, now=NOW, lease_timeout_s=lease_timeout_s)
+        assert [worker.alive for worker in view.workers] == alive

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 import pytest
 
-from komad.errors import ArchiveError
+from komad.errors import ArchiveError, WorkerLostError
 from komad.model import JobKind, JobState, Movie
 from komad.model.job import MAX_DELAY_S
 from komad.store import Store, rows
@@ -104,6 +104,6 @@ def test_leases_do_not_know_the_wall_clock(store: Store, clock: WallClock, jump_
     claim(store)
     clock.jump(jump_s)
     assert store.beat("w", "archive of a")
-    [job] = store.return_jobs("w", ArchiveError("x"), 3)
+    [job] = store.return_jobs("w", WorkerLostError("x"), 3)
     assert job.state is JobState.QUEUED
     assert claim(store).suspect

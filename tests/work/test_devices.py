@@ -192,7 +192,13 @@ class Store(SimpleNamespace):
 
     def __init__(self) -> None:
         super().__init__(
-            paused=str, workers=list, leases=set, release_disk_held=int, return_jobs=lambda *_: []
+            paused=lambda _: "",
+            workers=list,
+            leases=set,
+            bad_devices=dict,
+            forget_devices=lambda: None,
+            release_disk_held=int,
+            return_jobs=lambda *_: [],
         )
 
 

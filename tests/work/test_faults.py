@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from komad.config import Settings
 from komad.model import JobKind, JobState
-from komad.store import Store
+from komad.store import PausedBy, Store
 from komad.store.listing import list_jobs
 from komad.work import supervisor as supervisor_module
 from komad.work.supervisor import Supervisor
@@ -30,6 +30,7 @@ def start(
     (tmp_path / "markers").mkdir()
     monkeypatch.setenv("MARKERS", str(tmp_path / "markers"))
     monkeypatch.setattr(supervisor_module, "respawn_delay_s", lambda n_failures: 0.1)
+    monkeypatch.setattr(supervisor_module, "set_aside_s", lambda n_bad: 0.1)
     started = []
 
     def begin(**changes: object) -> Supervisor:
@@ -119,7 +120,7 @@ def test_bug_in_the_program(start: Start, store: Store, make_movie: MakeMovie) -
 
 
 def test_bad_device(start: Start, store: Store, make_movie: MakeMovie) -> None:
-    """A device that fails its probe ends the worker; the job is returned without blame and done by the next."""
+    """A device that fails its probe ends the worker; its job goes back without blame, and is done."""
     store.add_movie(make_movie("breaks-device-in-correct"))
     supervisor = start(max_attempts=1)
     wait_until(lambda: all_ended(store), tick=supervisor.tick)
@@ -184,11 +185,11 @@ def test_full_disk(
     with capture_logs() as lines:
         supervisor.tick()
         assert store.claim("w") is None
-        assert store.paused() == "disk: 1.0 GB free"
+        assert store.paused(PausedBy.DISK) == "disk: 1.0 GB free"
         reason = ""
         clock[0] += 10
         supervisor.tick()
-    assert store.paused() == ""
+    assert store.paused(PausedBy.DISK) == ""
     assert store.claim("w") is not None
     assert [line["event"] for line in lines] == ["no job is started", "there is room again, jobs go on"]
 

@@ -31,7 +31,7 @@ def test_no_beat_for_a_job_that_takes_too_long(
         "komad.work.worker.AssemblyLine", lambda *_: SimpleNamespace(activity=lambda: ("correcting a", since))
     )
     seen: list[tuple[str, str]] = []
-    store: Any = SimpleNamespace(beat=lambda *arguments: seen.append(arguments) or True)
+    store: Any = SimpleNamespace(beat=lambda *told, patience_s: seen.append(told) or True)
     worker = Worker(Settings(queue=Queue(job_timeout_s=900)), store, "w", devices.CPU)
     assert worker._beat()
     assert seen == [("w", "correcting a", None)] * beats
@@ -73,7 +73,7 @@ def test_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         f"json.dump(told, open({str(told)!r}, 'w'))"
     )
     store: Any = SimpleNamespace(
-        paused=str, workers=list, leases=set, release_disk_held=int, return_jobs=lambda *_: []
+        paused=lambda _: "", bad_devices=dict, leases=set, release_disk_held=int, return_jobs=lambda *_: []
     )
     supervisor = Supervisor(store, settings, command=(sys.executable, "-W", "ignore", "-c", script))
     supervisor.tick()

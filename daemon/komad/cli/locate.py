@@ -22,6 +22,8 @@ ConfigOption = Annotated[
     ),
 ]
 
+LEASE_TIMEOUT_S = 15.0
+"""As in `komad.config.Queue`, whose import takes too long here."""
 STANDARD_PLACES = (Path("komad.toml"), Path("/etc/komad/komad.toml"))
 
 
@@ -48,12 +50,13 @@ def config_path(option: Path | None) -> Path:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Places:
-    """Where a session reads and writes."""
+    """Where a session reads and writes, and after how long its workers count as silent."""
 
     state: Path
     output: Path
     archive: Path
     watched: tuple[Path, ...]
+    lease_timeout_s: float
 
     def roles(self) -> list[tuple[str, Path]]:
         """Pairs of role and path, as the status looks at them."""
@@ -91,7 +94,7 @@ def read_places(path: Path) -> Places:
 
 
 def _places(values: dict[str, Any], base: Path) -> Places:
-    output = values.get("output", {})
+    output, queue = values.get("output", {}), values.get("queue", {})
 
     def at(value: str) -> Path:
         return Path(os.path.normpath(base / Path(value).expanduser()))
@@ -103,4 +106,7 @@ def _places(values: dict[str, Any], base: Path) -> Places:
         output=directory,
         archive=directory if archive is None else at(archive),
         watched=tuple(at(folder["directory"]) for folder in values.get("watch", [])),
+        lease_timeout_s=float(
+            os.environ.get("KOMAD_QUEUE__LEASE_TIMEOUT_S") or queue.get("lease_timeout_s", LEASE_TIMEOUT_S)
+        ),
     )

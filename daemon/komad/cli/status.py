@@ -56,6 +56,7 @@ def current_view(places: Places) -> StatusView:
         look(places.roles()),
         detector=read_detector(places.state),
         now=now,
+        lease_timeout_s=places.lease_timeout_s,
     )
 
 

@@ -11,7 +11,18 @@ from komad.model.detector import (
     StackFacts,
     outliers_at,
 )
-from komad.model.job import Job, JobEvent, JobKind, JobState, RetryDecision, after_failure, next_state
+from komad.model.job import (
+    Job,
+    JobEvent,
+    JobKind,
+    JobState,
+    RetryDecision,
+    Tries,
+    after_failure,
+    is_bad_device,
+    next_state,
+    takes_newest,
+)
 from komad.model.motion import MotionModel
 from komad.model.movie import (
     Acquisition,
@@ -50,8 +61,11 @@ __all__ = [
     "RetryDecision",
     "StackFacts",
     "StackSum",
+    "Tries",
     "after_failure",
+    "is_bad_device",
     "next_state",
     "outliers_at",
     "series_of",
+    "takes_newest",
 ]

@@ -17,6 +17,7 @@ def to_json(view: StatusView) -> dict[str, object]:
         "taken_at": view.taken_at.isoformat(timespec="milliseconds"),
         "running": view.running,
         "paused": view.paused or None,
+        "paused_by": list(view.paused_by),
         "last_movie": None
         if view.last_movie_age_s is None
         else {"stem": view.last_movie, "age_s": view.last_movie_age_s},
@@ -24,6 +25,7 @@ def to_json(view: StatusView) -> dict[str, object]:
         "rates": asdict(view.rates),
         "clears_in_s": view.clears_in_s,
         "workers": [asdict(worker) for worker in view.workers],
+        "bad_devices": [asdict(bad) for bad in view.bad_devices],
         "disks": [{**asdict(disk), "paths": [str(path) for path in disk.paths]} for disk in view.disks],
         "folders": [_folder(folder) for folder in view.folders],
         "detector": _detector(view.detector),

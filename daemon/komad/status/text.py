@@ -9,7 +9,16 @@ from rich.table import Table
 from rich.text import Text
 
 from komad.status.detector import DetectorView, GainView, KomaView, Trend
-from komad.status.view import DiskView, ErrorView, FolderView, Rates, StatusView, WarningView, WorkerView
+from komad.status.view import (
+    BadDeviceView,
+    DiskView,
+    ErrorView,
+    FolderView,
+    Rates,
+    StatusView,
+    WarningView,
+    WorkerView,
+)
 from komad.store.detector import MovieHealth
 from komad.store.overview import GpuState
 
@@ -36,7 +45,10 @@ def render(view: StatusView) -> RenderableType:
         _pace(view),
         *_block(
             "workers",
-            [_worker(worker) for worker in view.workers],
+            [
+                *(_bad_device(bad) for bad in view.bad_devices),
+                *(_worker(worker) for worker in view.workers),
+            ],
             MAX_WORKERS,
             empty="none: start `komad run`",
         ),
@@ -71,7 +83,7 @@ def size(n_bytes: float) -> str:
 def _headline(view: StatusView) -> Text:
     line = _line(("komad ", "bold"))
     if view.paused:
-        line.append(f"paused: {view.paused}", CARE)
+        line.append(f"paused: {view.paused}", BAD if "person" in view.paused_by else CARE)
     elif view.running:
         line.append("running", GOOD)
     else:
@@ -140,6 +152,11 @@ def _worker(worker: WorkerView) -> Text:
     else:
         line.append(f"silent for {duration(worker.beat_age_s)}", BAD)
     return line
+
+
+def _bad_device(bad: BadDeviceView) -> Text:
+    later = "" if bad.tried_again_in_s is None else f", tried again in {duration(bad.tried_again_in_s)}"
+    return _line((f"{bad.device} is set aside{later}: ", BAD), bad.reason)
 
 
 def gpu(state: GpuState) -> str:

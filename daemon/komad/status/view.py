@@ -11,6 +11,7 @@ from komad.status.detector import DetectorView, view_detector
 from komad.status.places import Place
 from komad.store.detector import DetectorFacts
 from komad.store.overview import (
+    BadDevice,
     FolderState,
     GpuState,
     HeldGroup,
@@ -20,8 +21,6 @@ from komad.store.overview import (
     WorkerState,
 )
 
-BEAT_TIMEOUT_S = 15.0
-"""A worker without a beat for longer counts as silent (the lease of its job ends then)."""
 MIN_SPAN = timedelta(minutes=1)
 """Rates are not told from less than this."""
 
@@ -63,6 +62,17 @@ class WorkerView:
     alive: bool
     gpu: GpuState | None
     """None for a CPU, and when the driver tells nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadDeviceView:
+    """A device that is set aside."""
+
+    device: str
+    reason: str
+    age_s: float
+    tried_again_in_s: float | None
+    """None while that is not settled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,8 +124,11 @@ class StatusView:
 
     taken_at: datetime
     running: bool
-    """Some worker beats."""
+    """Some worker beats, or a device that is set aside will be tried again."""
     paused: str
+    """Why no job is started, by all who pause; '' when jobs are."""
+    paused_by: tuple[str, ...]
+    """disk, person."""
     last_movie: str
     last_movie_age_s: float | None
     counts: Counts
@@ -123,6 +136,7 @@ class StatusView:
     clears_in_s: float | None
     """When the backlog is gone at the rates of the last ten minutes; None when it does not shrink."""
     workers: tuple[WorkerView, ...]
+    bad_devices: tuple[BadDeviceView, ...]
     disks: tuple[DiskView, ...]
     folders: tuple[FolderView, ...]
     detector: DetectorView
@@ -132,28 +146,57 @@ class StatusView:
 
 
 def build_view(
-    overview: Overview, places: Sequence[Place], *, detector: DetectorFacts, now: datetime
+    overview: Overview,
+    places: Sequence[Place],
+    *,
+    detector: DetectorFacts,
+    now: datetime,
+    lease_timeout_s: float = 15.0,
 ) -> StatusView:
-    """Work out the view at `now` (with time zone)."""
+    """Work out the view at `now` (with time zone); a worker whose beat is older than its lease counts as silent."""
     counts, rates = _counts(overview), _rates(overview, now)
-    workers = tuple(_worker(worker, now) for worker in overview.workers)
-    running = any(worker.alive for worker in workers)
+    workers = tuple(_worker(worker, now, lease_timeout_s) for worker in overview.workers)
+    tried_again = any(bad.try_at is not None and bad.try_at > now for bad in overview.bad_devices)
+    running = tried_again or any(worker.alive for worker in workers)
+    pauses = _pauses(overview)
     return StatusView(
         taken_at=now,
         running=running,
-        paused=overview.paused,
+        paused="; ".join(pauses.values()),
+        paused_by=tuple(pauses),
         last_movie=overview.last_found,
         last_movie_age_s=_age_s(overview.last_found_at, now),
         counts=counts,
         rates=rates,
         clears_in_s=_clears_in_s(counts.backlog, rates),
         workers=workers,
+        bad_devices=tuple(_bad_device(bad, now) for bad in overview.bad_devices),
         disks=_disks(overview, places, now),
         folders=_folders(overview, places, running=running),
         detector=view_detector(detector),
         held=overview.held,
         errors=tuple(_error(error, now) for error in overview.errors),
         warnings=tuple(_warning(group, now) for group in overview.warnings),
+    )
+
+
+def _pauses(overview: Overview) -> dict[str, str]:
+    """Who pauses and why; a person first, whom nothing but a person can help."""
+    by_person = overview.paused_by_person
+    said = {
+        "person": f"by a person ({by_person}); `komad resume` lets jobs go on" if by_person else "",
+        "disk": overview.paused_by_disk,
+    }
+    return {by: why for by, why in said.items() if why}
+
+
+def _bad_device(bad: BadDevice, now: datetime) -> BadDeviceView:
+    tried_again_in_s = None if bad.try_at is None else max(0.0, (bad.try_at - now).total_seconds())
+    return BadDeviceView(
+        device=bad.device,
+        reason=bad.reason,
+        age_s=max(0.0, (now - bad.since).total_seconds()),
+        tried_again_in_s=tried_again_in_s,
     )
 
 
@@ -194,7 +237,7 @@ def _clears_in_s(backlog: int, rates: Rates) -> float | None:
     return 3600.0 * backlog / gain_per_hour if gain_per_hour > 0 else None
 
 
-def _worker(worker: WorkerState, now: datetime) -> WorkerView:
+def _worker(worker: WorkerState, now: datetime, lease_timeout_s: float) -> WorkerView:
     age_s = max(0.0, (now - worker.beat_at).total_seconds())
     return WorkerView(
         worker_id=worker.worker_id,
@@ -202,7 +245,7 @@ def _worker(worker: WorkerState, now: datetime) -> WorkerView:
         pid=worker.pid,
         activity=worker.activity,
         beat_age_s=age_s,
-        alive=age_s <= BEAT_TIMEOUT_S,
+        alive=age_s <= lease_timeout_s,
         gpu=worker.gpu,
     )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from komad.store.changes import WAITING_FOR_ARCHIVE
     from komad.store.koma import KnownNeighbours
     from komad.store.movies import Missing
-    from komad.store.rows import FinishedMovie, GainCheckRow, HeldBy, StackSumRow, WorkerRow
+    from komad.store.rows import FinishedMovie, GainCheckRow, HeldBy, PausedBy, StackSumRow, WorkerRow
     from komad.store.store import Store
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "HeldBy",
     "KnownNeighbours",
     "Missing",
+    "PausedBy",
     "StackSumRow",
     "Store",
     "WorkerRow",

@@ -15,7 +15,15 @@ from komad.store.tables import IS_HELD, IS_QUEUED, job_events, jobs, movies
 
 WAITING_FOR_ARCHIVE = "waiting for the archive"
 
-NO_ERROR: dict[str, Any] = {"error_code": "", "error_message": "", "not_before": "", "suspect": False}
+NO_ERROR: dict[str, Any] = {
+    "error_code": "",
+    "error_message": "",
+    "not_before": "",
+    "suspect": False,
+    "avoid": "",
+    "failed_on": "",
+    "spared": False,
+}
 """Columns of a job that starts afresh."""
 
 SETTLED = frozenset({HeldBy.ARCHIVE, HeldBy.PARAMETERS, HeldBy.KOMA, HeldBy.GAIN})

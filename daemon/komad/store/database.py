@@ -11,7 +11,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 
-from komad.errors import DiskFullError, KomadError, StoreError
+from komad.errors import BusyError, DiskFullError, KomadError, StoreError
 from komad.mounts import network_of, read_mounts
 from komad.store import schema
 
@@ -23,10 +23,14 @@ WAL = "journal_mode = WAL"
 
 
 class Database:
-    """The SQLite file of a state directory; safe to use from several threads, opened by each process on its own."""
+    """The SQLite file of a state directory; safe to use from several threads, opened by each process on its own.
 
-    def __init__(self, state_directory: Path) -> None:
+    `patience_s` is how long a writer waits while another program keeps it locked.
+    """
+
+    def __init__(self, state_directory: Path, *, patience_s: float = BUSY_TIMEOUT_S) -> None:
         self.state_directory = state_directory
+        self._patience_s = patience_s
         self.path = state_directory / "komad.sqlite"
         self._engine: Engine | None = None
 
@@ -50,7 +54,7 @@ class Database:
                 f"cannot make the state directory {self.state_directory}: {error.strerror}; set state_directory"
             ) from error
         refuse_network(self.state_directory, read_mounts())
-        self._engine = _engine(self.path)
+        self._engine = _engine(self.path, self._patience_s)
         try:
             with self._explained():
                 self._verify_wal()
@@ -79,10 +83,17 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Open a transaction as the only writer (BEGIN IMMEDIATE); any exception undoes all of it."""
+    def write(self, *, patience_s: float | None = None) -> Iterator[Connection]:
+        """Open a transaction as the only writer (BEGIN IMMEDIATE); any exception undoes all of it.
+
+        Raises
+        ------
+        BusyError
+            Another program kept it locked for longer than `patience_s`, or that of this object.
+        """
         with self._explained(), self._opened().connect() as connection:
-            connection = connection.execution_options(komad_begin="IMMEDIATE")  # noqa: PLW2901 - same one
+            options = {"komad_begin": "IMMEDIATE", "komad_patience_s": patience_s}
+            connection = connection.execution_options(**options)  # noqa: PLW2901 - same one
             with connection.begin():
                 yield connection
 
@@ -109,8 +120,8 @@ class Database:
             raise _explain(error, self.path) from error
 
 
-def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
+def _engine(path: Path, patience_s: float) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": patience_s})
 
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _: Any) -> None:
@@ -120,9 +131,17 @@ def _engine(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(
-            f"BEGIN {connection.get_execution_options().get('komad_begin', 'DEFERRED')}"
-        )
+        options = connection.get_execution_options()
+        begin = f"BEGIN {options.get('komad_begin', 'DEFERRED')}"
+        shorter_s = options.get("komad_patience_s")
+        if shorter_s is None:
+            connection.exec_driver_sql(begin)
+            return
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * shorter_s:.0f}")
+        try:
+            connection.exec_driver_sql(begin)
+        finally:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * patience_s:.0f}")
 
     return engine
 
@@ -131,8 +150,9 @@ def _explain(error: DatabaseError, path: Path) -> KomadError:
     name = getattr(error.orig, "sqlite_errorname", "")
     if name.startswith("SQLITE_FULL"):
         return DiskFullError(f"no space is left for the database {path}: make room on its disk")
+    if name.startswith("SQLITE_BUSY"):
+        return BusyError(f"the database {path} is kept locked by another program; trying again")
     advice = {
-        "SQLITE_BUSY": f"another process kept it locked for more than {BUSY_TIMEOUT_S:g} s",
         "SQLITE_READONLY": "it or its folder cannot be written: check owner and permissions",
         "SQLITE_CANTOPEN": "it cannot be opened: check owner and permissions of the folder",
         "SQLITE_CORRUPT": "it is damaged: restore a copy, or move it away and start anew; results stay as they are",

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, Text, cast, delete, or_, select, update
+from sqlalchemy import Connection, Integer, Row, Text, cast, delete, func, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from komad.errors import FolderLostError, KomadError, TransitionError, WorkerLostError
-from komad.model import Job, JobEvent, JobKind, JobState, RetryDecision, after_failure
+from komad.errors import Failure, FolderLostError, KomadError, TransitionError, WorkerLostError
+from komad.model import Job, JobEvent, JobKind, JobState, RetryDecision, Tries, after_failure
 from komad.model.job import MAX_DELAY_S
-from komad.store import changes, stack_sums
+from komad.store import changes, devices, stack_sums
 from komad.store.database import Database
 from komad.store.listing import Event
-from komad.store.rows import HeldBy, StackSumRow, job_from, now
-from komad.store.tables import IS_HELD, IS_QUEUED, IS_RUNNING, job_events, jobs, meta, movies
+from komad.store.rows import HeldBy, PausedBy, StackSumRow, job_from, now
+from komad.store.tables import IS_HELD, IS_QUEUED, IS_RUNNING, job_events, jobs, meta, movies, workers
+
+PAUSE = "pause:"
+"""And a `PausedBy`: key of `meta`."""
+IS_PAUSED = select(meta.c.key).where(meta.c.key.in_([PAUSE + by for by in PausedBy])).exists()
 
 
 class Jobs(Database):
     """What happens to jobs. A worker acts on a job it claimed; if it lost it meanwhile, WorkerLostError is raised."""
 
-    def claim(self, worker_id: str) -> Job | None:
-        """Take the oldest queued job, None when there is none or claims are paused.
+    def claim(self, worker_id: str, *, newest: bool = False) -> Job | None:
+        """Take the oldest queued job, or the newest; None when there is none or claims are paused.
 
-        A job that waits for longer than any delay was told to by a clock that has been set back since: it is due.
+        A job that failed on the worker's device is left to another device, if there is a worker on one. A job that
+        waits for longer than any delay was told to by a clock that has been set back since: it is due.
         """
         moment = now()
         is_due = or_(jobs.c.not_before <= moment, jobs.c.not_before > now(MAX_DELAY_S))
-        wanted = (IS_QUEUED, is_due)
-        oldest = select(jobs.c.job_id).where(*wanted).order_by(jobs.c.job_id).limit(1).scalar_subquery()
-        paused = select(meta.c.key).where(meta.c.key == "pause").exists()
+        mine = select(workers.c.device).where(workers.c.worker_id == worker_id).scalar_subquery()
+        nobody_else = ~select(workers.c.device).where(workers.c.device != jobs.c.avoid).exists()
+        is_mine = or_(jobs.c.avoid == "", jobs.c.avoid != func.coalesce(mine, ""), nobody_else)
+        next_one = jobs.c.job_id.desc() if newest else jobs.c.job_id
+        wanted = select(jobs.c.job_id).where(IS_QUEUED, is_due, is_mine).order_by(next_one).limit(1)
         statement = (
             update(jobs)
-            .where(jobs.c.job_id == oldest, IS_QUEUED, ~paused)
+            .where(jobs.c.job_id == wanted.scalar_subquery(), IS_QUEUED, ~IS_PAUSED)
             .values(
                 state=JobState.RUNNING, worker_id=worker_id, claimed_at=moment, begun_at=None, not_before=""
             )
@@ -73,7 +81,7 @@ class Jobs(Database):
         """Mark a job done, its files being on disk.
 
         An archive job takes its stack sum along and lets the movie's correct job go on; with `go_on` the same worker
-        claims that in the same transaction, if it is free and was never tried, and gets it back.
+        claims that in the same transaction, if it is free, was never tried and claims go on, and gets it back.
         """
         with self.write() as connection:
             row = _running(connection, job)
@@ -81,6 +89,7 @@ class Jobs(Database):
             if job.kind is JobKind.CORRECT:
                 values["sequence"] = _next_sequence(connection)
             changes.change(connection, row, JobEvent.FINISH, **(changes.NO_ERROR | values))
+            devices.note_success(connection, job)
             if job.kind is JobKind.CORRECT:
                 return None
             if stack_sum is not None:
@@ -93,11 +102,11 @@ class Jobs(Database):
         with self.write() as connection:
             return apply_failure(connection, _running(connection, job), error, max_attempts)
 
-    def give_back(self, job: Job, error: KomadError | None = None) -> None:
-        """Return a claimed job to the queue without blame: the worker stops, or its device is at fault (`error`)."""
+    def give_back(self, job: Job) -> None:
+        """Return a claimed job to the queue without blame: the worker stops."""
         with self.write() as connection:
             row = _running(connection, job)
-            changes.change(connection, row, JobEvent.RETURN, attempt=_uncounted(row), error=error)
+            changes.change(connection, row, JobEvent.RETURN, attempt=_uncounted(row))
             settle_returned(connection, row)
 
     def hold(self, job_id: int, reason: str) -> None:
@@ -120,8 +129,12 @@ class Jobs(Database):
 
     def release_disk_held(self) -> int:
         """Let all jobs go on that a full disk stopped; gives their number."""
+        held = select(jobs).where(IS_HELD, jobs.c.held_by == HeldBy.DISK)
+        with self.read() as connection:
+            if connection.execute(held.limit(1)).first() is None:
+                return 0
         with self.write() as connection:
-            rows = connection.execute(select(jobs).where(IS_HELD, jobs.c.held_by == HeldBy.DISK)).all()
+            rows = connection.execute(held).all()
             for row in rows:
                 changes.change(connection, row, JobEvent.RELEASE)
                 settle_returned(connection, row)
@@ -198,44 +211,76 @@ class Jobs(Database):
         with self.read() as connection:
             return [Event(**row) for row in connection.execute(statement).mappings()]
 
-    def pause(self, reason: str) -> None:
-        """Let no job be claimed until `resume`; jobs that run go on."""
-        statement = upsert(meta).values(key="pause", value=reason)
+    def pause(self, reason: str, by: PausedBy) -> None:
+        """Let no job be claimed until `resume` by the same; jobs that run go on."""
+        statement = upsert(meta).values(key=PAUSE + by, value=reason)
         with self.write() as connection:
             connection.execute(
                 statement.on_conflict_do_update(index_elements=["key"], set_={"value": reason})
             )
 
-    def resume(self) -> None:
-        """Let jobs be claimed again."""
+    def resume(self, by: PausedBy) -> bool:
+        """Let jobs be claimed again, unless somebody else paused too; tells whether there was a pause to end."""
         with self.write() as connection:
-            connection.execute(delete(meta).where(meta.c.key == "pause"))
+            return connection.execute(delete(meta).where(meta.c.key == PAUSE + by)).rowcount > 0
 
-    def paused(self) -> str:
-        """Why no job is claimed; '' when they are."""
+    def paused(self, by: PausedBy) -> str:
+        """Why no job is claimed; '' when `by` has not paused."""
         with self.read() as connection:
-            return connection.execute(select(meta.c.value).where(meta.c.key == "pause")).scalar() or ""
+            return connection.execute(select(meta.c.value).where(meta.c.key == PAUSE + by)).scalar() or ""
 
 
 def apply_failure(
-    connection: Connection, row: Row[Any], error: KomadError, max_attempts: int, *, suspect: bool = False
+    connection: Connection,
+    row: Row[Any],
+    error: KomadError,
+    max_attempts: int,
+    *,
+    suspect: bool = False,
+    accuse: bool = True,
 ) -> RetryDecision:
-    """Change a running job by what `after_failure` says; `suspect` marks one whose worker was lost."""
-    decision = after_failure(error, attempt=max(row.attempt, 1), max_attempts=max_attempts)
+    """Change a running job by what `after_failure` says, and its device by what that means for it.
+
+    `suspect` marks a job whose worker was lost; `accuse` False leaves the device out of it.
+    """
+    device = devices.device_of(connection, row.worker_id)
+    tries = Tries(attempt=max(row.attempt, 1), device=device, failed_on=row.failed_on, was_spared=row.spared)
+    decision = after_failure(error, tries, max_attempts=max_attempts)
     values: dict[str, Any] = {"suspect": row.suspect or suspect}
     held_by = None
-    if decision.event is JobEvent.HOLD:
+    if not decision.counts:
         values["attempt"] = _uncounted(row)
+    if decision.event is JobEvent.HOLD:
         held_by = HeldBy.FOLDER if isinstance(error, FolderLostError) else HeldBy.DISK
     if decision.event is JobEvent.RETURN:
-        values["not_before"] = now(decision.delay_s)
-    changes.change(
-        connection, row, decision.event, reason=decision.reason, held_by=held_by, error=error, **values
-    )
+        values |= {"not_before": now(decision.delay_s), "spared": row.spared or not decision.counts}
+        if error.failure is not Failure.INTERRUPTED:
+            values["avoid"] = device
+    if error.failure in {Failure.DEVICE, Failure.UNEXPECTED}:
+        values["failed_on"] = device
+    told = type(error)(f"{error} {decision.reason}") if decision.to_blame else error
+    reason = decision.reason if decision.event is JobEvent.HOLD else ""
+    changes.change(connection, row, decision.event, reason=reason, held_by=held_by, error=told, **values)
     if row.kind == JobKind.ARCHIVE:
         changes.settle_after_archive(connection, row.movie_id)
     settle_returned(connection, row)
+    if accuse and device:
+        decision = replace(decision, device_reason=_judge_device(connection, device, row, error, decision))
     return decision
+
+
+def _judge_device(
+    connection: Connection, device: str, row: Row[Any], error: KomadError, decision: RetryDecision
+) -> str:
+    """Set the device aside when it is at fault; gives why, '' when it goes on."""
+    if decision.to_blame or error.failure is Failure.MOVIE:
+        devices.forget_job(connection, row.job_id)
+    elif error.failure is Failure.UNEXPECTED:
+        return devices.note_fault(connection, device, row)
+    if error.failure is Failure.DEVICE:
+        devices.set_aside(connection, device, str(error))
+        return str(error)
+    return ""
 
 
 def settle_returned(connection: Connection, row: Row[Any]) -> None:
@@ -258,7 +303,7 @@ def _record_claim(connection: Connection, row: Row[Any], moment: str) -> None:
 
 def _claim_correct(connection: Connection, archive: Job) -> Job | None:
     row = changes.rows_of_movie(connection, archive.movie_id)[JobKind.CORRECT]
-    if row.state != JobState.QUEUED or job_from(row).alone:
+    if row.state != JobState.QUEUED or job_from(row).alone or connection.execute(select(IS_PAUSED)).scalar():
         return None
     changes.change(
         connection,

@@ -15,7 +15,7 @@ from komad.errors import KomadError, ParameterError, StoreError
 from komad.model import Acquisition, Candidate, JobEvent, JobKind, JobState, Movie
 from komad.model.stems import folded, unique_stem
 from komad.store import changes
-from komad.store.database import Database
+from komad.store.database import BUSY_TIMEOUT_S, Database
 from komad.store.rows import HeldBy, acquisition_from, acquisition_values, movie_from, movie_values, now
 from komad.store.tables import IS_HELD, jobs, movies, supplied
 
@@ -26,8 +26,8 @@ Missing = Callable[[Acquisition, Processing], str]
 class Movies(Database):
     """What is known about each movie."""
 
-    def __init__(self, state_directory: Path) -> None:
-        super().__init__(state_directory)
+    def __init__(self, state_directory: Path, *, patience_s: float = BUSY_TIMEOUT_S) -> None:
+        super().__init__(state_directory, patience_s=patience_s)
         self._stems = _Stems()
 
     def add_movie(self, movie: Movie, *, held: Mapping[JobKind, str] | None = None) -> Movie | None:

@@ -64,6 +64,17 @@ class WorkerState:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BadDevice:
+    """A device that is set aside because it fails."""
+
+    device: str
+    reason: str
+    since: datetime
+    try_at: datetime | None
+    """When it is tried again; None while that is not settled."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FolderState:
     """A watched folder as the daemon last saw it."""
 
@@ -140,8 +151,12 @@ class Overview:
     """The newest first."""
     warnings: tuple[WarningGroup, ...]
     """The newest first."""
-    paused: str
-    """Why no job is claimed; '' when jobs are."""
+    paused_by_disk: str = ""
+    """Why no job is claimed until there is room; '' when the disk pauses nothing."""
+    paused_by_person: str = ""
+    """Why no job is claimed until a person resumes; '' when nobody paused."""
+    bad_devices: tuple[BadDevice, ...] = ()
+    """Devices that are set aside."""
     folders: tuple[FolderState, ...] = ()
     """The watched ones."""
 
@@ -175,7 +190,9 @@ def read_overview(state_directory: Path, *, now: datetime) -> Overview:
             workers=_workers(connection),
             errors=_errors(connection),
             warnings=_warnings(connection, hour_ago),
-            paused=_meta(connection, "pause"),
+            paused_by_disk=_meta(connection, "pause:disk"),
+            paused_by_person=_meta(connection, "pause:person"),
+            bad_devices=_bad_devices(connection),
             folders=tuple(FolderState(**state) for state in json.loads(_meta(connection, FOLDERS) or "[]")),
         )
 
@@ -260,6 +277,16 @@ def _workers(connection: sqlite3.Connection) -> tuple[WorkerState, ...]:
             gpu=None if gpu is None else GpuState(**json.loads(gpu)),
         )
         for worker_id, device, pid, activity, started_at, beat_at, gpu in rows
+    )
+
+
+def _bad_devices(connection: sqlite3.Connection) -> tuple[BadDevice, ...]:
+    rows = connection.execute(
+        "SELECT device, reason, since, try_at FROM devices WHERE reason != '' ORDER BY device"
+    )
+    return tuple(
+        BadDevice(device=device, reason=reason, since=_time(since), try_at=_time(try_at) if try_at else None)
+        for device, reason, since, try_at in rows
     )
 
 

@@ -46,6 +46,14 @@ class HeldBy(StrEnum):
     """A person held it and releases it."""
 
 
+class PausedBy(StrEnum):
+    """Who lets no job be claimed; both may at once, and each resumes for itself."""
+
+    DISK = "disk"
+    """The supervisor, while a disk is full or lost."""
+    PERSON = "person"
+
+
 def now(delay_s: float = 0.0) -> str:
     """UTC in `delay_s` seconds, as the tables write it."""
     return (datetime.now(UTC) + timedelta(seconds=delay_s)).isoformat(timespec="milliseconds")
@@ -197,6 +205,7 @@ def job_from(row: Row[Any]) -> Job:
         state=JobState(row.state),
         attempt=row.attempt,
         suspect=row.suspect,
+        failed_on=row.failed_on,
         reason=row.reason,
         worker_id=row.worker_id,
         error_code=row.error_code,

@@ -1,4 +1,4 @@
-"""The tables: movies, their jobs and history, workers, stack sums, KOMA windows, supplied values, meta.
+"""The tables: movies, their jobs and history, workers, devices, stack sums, KOMA windows, supplied values, meta.
 
 Times are UTC, ISO 8601 text with milliseconds (`komad.store.rows.now`), so that they sort and a person can read
 them. States, kinds and events are the values of the enums in `komad.model.job`.
@@ -71,6 +71,12 @@ jobs = Table(
     Column("attempt", Integer, nullable=False, server_default="0"),
     # A worker was lost while it held this job: it is processed alone from now on.
     Column("suspect", Boolean, nullable=False, server_default=text("0")),
+    # The device on which it failed last; another one takes it first.
+    Column("avoid", Text, nullable=False, server_default=""),
+    # The device on which it failed in a way that may be the movie's fault or the device's.
+    Column("failed_on", Text, nullable=False, server_default=""),
+    # A try was not counted because it did not look like the movie's fault: once only.
+    Column("spared", Boolean, nullable=False, server_default=text("0")),
     # Not claimed before this time; empty means at once.
     Column("not_before", Text, nullable=False, server_default=""),
     # The worker that holds it while running, the last one that held it otherwise.
@@ -89,8 +95,8 @@ jobs = Table(
     Column("sequence", Integer),
     UniqueConstraint("movie_id", "kind"),
     UniqueConstraint("sequence"),
-    # Claims: the oldest job that is queued.
-    Index("ix_jobs_queued", "job_id", "kind", "not_before", sqlite_where=text("state = 'queued'")),
+    # Claims: the oldest job that is queued, or the newest.
+    Index("ix_jobs_queued", "job_id", "kind", "not_before", "avoid", sqlite_where=text("state = 'queued'")),
     # What holds jobs.
     Index("ix_jobs_held", "held_by", "kind", "reason", sqlite_where=text("state = 'held'")),
     # Jobs of one worker.
@@ -129,6 +135,22 @@ workers = Table(
     Column("beat_at", Text, nullable=False),
     # `overview.GpuState` at the last beat; NULL for a CPU, and when the driver tells nothing.
     Column("gpu", JSON(none_as_null=True)),
+)
+
+devices = Table(
+    "devices",
+    metadata,
+    # Only devices on which something went wrong have a row.
+    Column("device", Text, primary_key=True),
+    # How often it was set aside since a movie was last corrected there.
+    Column("n_bad", Integer, nullable=False, server_default="0"),
+    # Why it is set aside; empty when it works.
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("since", Text, nullable=False, server_default=""),
+    # When it is tried again; empty when that is not settled yet.
+    Column("try_at", Text, nullable=False, server_default=""),
+    # `devices.Fault` of each job that failed there unexpectedly since the last success.
+    Column("faults", JSON, nullable=False, server_default="[]"),
 )
 
 stack_sums = Table(
@@ -180,7 +202,7 @@ supplied = Table(
 meta = Table(
     "meta",
     metadata,
-    # pause: why no job is claimed (no row: claims go on); last_sequence: the highest number given so far;
+    # pause:<rows.PausedBy>: why no job is claimed (no row: claims go on); last_sequence: the highest number so far;
     # gain_check:<series>: what the check of the gain's orientation found (`rows.GainCheckRow`).
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),

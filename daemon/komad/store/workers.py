@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from sqlalchemy import delete, insert, select, update
 
-from komad.errors import KomadError
+from komad.errors import Failure, KomadError
 from komad.model import Job, JobEvent
 from komad.store import changes
 from komad.store.database import Database
@@ -35,15 +35,23 @@ class Workers(Database):
                 )
             )
 
-    def beat(self, worker_id: str, activity: str, gpu: GpuState | None = None) -> bool:
-        """Show a sign of life, and how the GPU is doing; False when the worker was declared lost: it has to exit."""
+    def beat(
+        self, worker_id: str, activity: str, gpu: GpuState | None = None, *, patience_s: float | None = None
+    ) -> bool:
+        """Show a sign of life, and how the GPU is doing; False when the worker was declared lost: it has to exit.
+
+        Raises
+        ------
+        BusyError
+            The database was locked for longer than `patience_s`.
+        """
         values = {
             "beat": workers.c.beat + 1,
             "activity": activity,
             "beat_at": now(),
             "gpu": None if gpu is None else asdict(gpu),
         }
-        with self.write() as connection:
+        with self.write(patience_s=patience_s) as connection:
             result = connection.execute(
                 update(workers).where(workers.c.worker_id == worker_id).values(values)
             )
@@ -66,21 +74,26 @@ class Workers(Database):
         """Take a lost worker's jobs away from it and remove it; gives the jobs as they then are.
 
         A job that was begun has used an attempt. One that was only read ahead has not, but it is marked: from now on
-        it is processed alone, and then its reading counts too, so that a movie that kills its reader ends as well.
+        it is processed alone, and then its reading counts too, so that a movie that kills its reader ends as well. One
+        loss counts once against the device, however many jobs were begun. When komad itself ended, nothing is marked.
         """
+        suspect = error.failure is Failure.UNEXPECTED
         with self.write() as connection:
             held = select(jobs).where(IS_RUNNING, jobs.c.worker_id == worker_id)
-            rows = connection.execute(held).all()
-            for row in rows:
+            rows = connection.execute(held.order_by(jobs.c.begun_at.desc(), jobs.c.job_id)).all()
+            for number, row in enumerate(rows):
                 if row.begun_at is None:
-                    changes.change(connection, row, JobEvent.RETURN, error=error, suspect=True)
+                    marked = row.suspect or suspect
+                    changes.change(connection, row, JobEvent.RETURN, error=error, suspect=marked)
                     settle_returned(connection, row)
                 else:
-                    apply_failure(connection, row, error, max_attempts, suspect=True)
+                    is_last_begun = number == 0
+                    apply_failure(connection, row, error, max_attempts, suspect=suspect, accuse=is_last_begun)
             connection.execute(delete(workers).where(workers.c.worker_id == worker_id))
-            return [job_from(changes.job_row(connection, row.job_id)) for row in rows]
+            returned = [job_from(changes.job_row(connection, row.job_id)) for row in rows]
+        return sorted(returned, key=lambda job: job.job_id)
 
-    def remove_worker(self, worker_id: str) -> None:
+    def remove_worker(self, worker_id: str, *, patience_s: float | None = None) -> None:
         """Remove a worker that ends as it should; it holds no job any more."""
-        with self.write() as connection:
+        with self.write(patience_s=patience_s) as connection:
             connection.execute(delete(workers).where(workers.c.worker_id == worker_id))

@@ -22,8 +22,10 @@ import structlog
 from komad.arrays import Array
 from komad.config import Settings
 from komad.errors import (
+    BusyError,
     DeviceError,
     FolderLostError,
+    HostMemoryError,
     InternalError,
     KomadError,
     MovieMissingError,
@@ -31,7 +33,7 @@ from komad.errors import (
     OutputLostError,
     WorkerLostError,
 )
-from komad.model import Job, JobEvent, JobKind, MicrographResult, Movie, OutlierPixels, StackSum
+from komad.model import Job, JobEvent, JobKind, MicrographResult, Movie, OutlierPixels, StackSum, takes_newest
 from komad.store import Store
 from komad.work import stack_sums
 from komad.work.archive import archive_movie, find_archive, read_archive, read_source
@@ -106,12 +108,12 @@ class AssemblyLine:
         with self._changed:
             self._changed.notify_all()
 
-    def abandon(self, error: DeviceError | None = None) -> None:
+    def abandon(self) -> None:
         """Return every job in hand to the queue without blame, for the process ends now."""
         self.stop()
         for job in list(self._in_hand.values()):
             with suppress(KomadError):
-                self._store.give_back(job, error)
+                self._store.give_back(job)
 
     def status(self) -> Exit | None:
         """Say how it ended; None while its threads work or wait for work."""
@@ -128,15 +130,18 @@ class AssemblyLine:
     # Read ahead.
 
     def _read(self) -> None:
+        turn = 0
         while not self._stopping.is_set():
             if not self._settings.workers.read_ahead:
                 self._wait_until_alone(None)
             self._ahead.acquire()
-            job = None if self._stopping.is_set() else self._store.claim(self._worker_id)
+            newest = takes_newest(self._settings.queue.order, turn)
+            job = None if self._stopping.is_set() else self._store.claim(self._worker_id, newest=newest)
             if job is None:
                 self._ahead.release()
                 self._stopping.wait(CLAIM_INTERVAL_S)
                 continue
+            turn += 1
             self._take(job)
             if job.alone:
                 self._wait_until_alone(job)
@@ -311,19 +316,25 @@ class AssemblyLine:
 
     @contextmanager
     def _blaming(self, job: Job, movie: Movie) -> Iterator[None]:
-        """Turn what goes wrong into the job's failure, unless the device is at fault: that ends the worker."""
+        """Turn what goes wrong into the job's failure; when the device is at fault, the worker ends."""
         try:
             yield
-        except (WorkerLostError, DeviceError):
-            raise  # the job is somebody else's by now, or not to blame
+        except (WorkerLostError, BusyError):
+            raise  # the job is somebody else's by now, or cannot be told anything
         except KomadError as error:
             self._fail(job, movie, self._cause(movie, error))
+        except MemoryError as error:
+            logger.warning("the memory of the host is too small", movie=movie.stem, error=str(error))
+            self._fail(job, movie, HostMemoryError(f"the memory of the host is too small: {error}"))
         except Exception as error:
             logger.exception("unexpected error", movie=movie.stem, movie_id=movie.movie_id, job_id=job.job_id)
-            self._device.probe()
-            self._fail(
-                job, movie, InternalError(f"{type(error).__name__}: {error}; the log has the traceback")
-            )
+            try:
+                self._device.probe()
+            except DeviceError as problem:
+                self._fail(job, movie, problem)
+            else:
+                told = f"{type(error).__name__}: {error}; the log has the traceback"
+                self._fail(job, movie, InternalError(told))
 
     def _cause(self, movie: Movie, error: KomadError) -> KomadError:
         """Tell a movie that is gone, or a result that cannot be written, from a whole folder that is lost."""
@@ -338,6 +349,7 @@ class AssemblyLine:
         return error
 
     def _fail(self, job: Job, movie: Movie, error: KomadError) -> None:
+        """Tell the job; raises DeviceError when the device is set aside for it."""
         decision = self._store.fail(job, error, self._settings.queue.max_attempts)
         self._leave(job)
         what = {JobEvent.RETURN: "will be tried again", JobEvent.HOLD: "held", JobEvent.FAIL: "failed"}
@@ -351,6 +363,8 @@ class AssemblyLine:
             code=error.code,
             error=str(error),
         )
+        if decision.device_reason or isinstance(error, DeviceError):
+            raise DeviceError(decision.device_reason or str(error))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Run a thread's loop; when it cannot go on, neither can the process."""
@@ -361,7 +375,7 @@ class AssemblyLine:
             end = None
         except DeviceError as error:
             logger.error("the device cannot be used", device=self._device.name, error=str(error))
-            self.abandon(error)
+            self.abandon()
             end = Exit.BAD_DEVICE
         except WorkerLostError as error:
             logger.error("declared lost", error=str(error))

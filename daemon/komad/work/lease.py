@@ -7,6 +7,8 @@ from dataclasses import dataclass
 STARTUP_S = 60.0
 """A process that starts on a busy machine may need this long before its first beat."""
 LONGEST_DELAY_S = 60.0
+FIRST_TRIAL_S = 5.0
+LONGEST_ASIDE_S = 600.0
 LONG_LIFE_S = 120.0
 """A worker that lived this long is not failing over and over."""
 
@@ -16,13 +18,13 @@ class Pulse:
     """The last sign of life that was seen."""
 
     beat: int | None
-    """None: not registered yet."""
+    """None: none was heard yet."""
     seen_at: float
     """Monotonic seconds at which this beat was first seen."""
 
 
 def follow(pulse: Pulse, beat: int | None, *, now: float) -> Pulse:
-    """Take what the database says now into account."""
+    """Take what was heard by now into account."""
     return pulse if beat is None or beat == pulse.beat else Pulse(beat=beat, seen_at=now)
 
 
@@ -35,3 +37,8 @@ def is_silent(pulse: Pulse, *, now: float, timeout_s: float) -> bool:
 def respawn_delay_s(n_failures: int) -> float:
     """Seconds before a worker is started again that ended badly `n_failures` times in a row: 1, 2, 4, ... 60."""
     return min(LONGEST_DELAY_S, 2.0 ** (n_failures - 1)) if n_failures else 0.0
+
+
+def set_aside_s(n_bad: int) -> float:
+    """Seconds before a device is tried again that was bad `n_bad` times with no success between: 5, 10, ... 600."""
+    return min(LONGEST_ASIDE_S, FIRST_TRIAL_S * 2.0 ** (n_bad - 1))

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 import structlog
 
 from komad.config import Settings
-from komad.errors import WorkerLostError
+from komad.errors import InterruptedWorkError, KomadError, WorkerLostError
 from komad.model import JobState
-from komad.store import Store
+from komad.store import PausedBy, Store
 from komad.work import orphans
+from komad.work.beats import VARIABLE, Listener
 from komad.work.devices import CPU, Choice, WorkerDevice, choose, look_around
 from komad.work.disk import shortage
 from komad.work.exits import Exit
-from komad.work.lease import LONG_LIFE_S, Pulse, follow, is_silent, respawn_delay_s
+from komad.work.lease import LONG_LIFE_S, Pulse, follow, is_silent, respawn_delay_s, set_aside_s
 
 logger = structlog.get_logger(__name__)
 
@@ -44,11 +45,28 @@ class _Worker:
     n_threads: int
     worker_id: str = ""
     process: subprocess.Popen[str] | None = None
+    listener: Listener | None = None
     pulse: Pulse = field(default_factory=lambda: Pulse(beat=None, seen_at=0.0))
     started_at: float = 0.0
     start_at: float = 0.0
     """Not started again before this."""
     n_failures: int = 0
+
+    def gone(self) -> None:
+        """Forget the process."""
+        self.process = None
+        if self.listener is not None:
+            self.listener.close()
+            self.listener = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Aside:
+    """A device that is set aside."""
+
+    n_bad: int
+    until: float
+    """It is tried again at this time of our clock."""
 
 
 class Supervisor:
@@ -90,7 +108,8 @@ class Supervisor:
         )
         n_threads = _threads(workers.threads, len(self.choice.devices))
         self._workers = [_Worker(device=device, n_threads=n_threads) for device in self.choice.devices]
-        self._unreturned: dict[str, WorkerLostError] = {}
+        self._unreturned: dict[str, KomadError] = {}
+        self._aside: dict[str, _Aside] = {}
         self._check_disk_at = 0.0
         self._release_at = 0.0
 
@@ -99,20 +118,21 @@ class Supervisor:
         logger.info("devices chosen", devices=list(map(str, self.choice.devices)), why=self.choice.reason)
         self._end_orphans()
         self._return_jobs()
+        self._store.forget_devices()
 
     def tick(self, *, starting: bool = True) -> None:
         """Look after every worker, and after the disks; `starting` False starts no new ones."""
-        self._check_disk()
-        beats = {worker.worker_id: worker.beat for worker in self._store.workers()}
         now = self._clock()
         for worker in self._workers:
             if worker.process is not None:
-                self._look_after(worker, beats.get(worker.worker_id), now)
+                self._look_after(worker, now)
         self._end_orphans()
         self._return_jobs()
+        self._settle_devices(now)
         for worker in self._workers:
-            if starting and worker.process is None and now >= worker.start_at:
+            if starting and worker.process is None and now >= self._may_start_at(worker):
                 self._spawn(worker, now)
+        self._check_disk()  # last: it writes, and waits when the database is locked
 
     @property
     def n_alive(self) -> int:
@@ -145,9 +165,10 @@ class Supervisor:
                 self._ended(worker, -signal.SIGKILL if status is None else status, self._clock())
         self._return_jobs()
 
-    def _look_after(self, worker: _Worker, beat: int | None, now: float) -> None:
+    def _look_after(self, worker: _Worker, now: float) -> None:
         assert worker.process is not None
-        worker.pulse = follow(worker.pulse, beat, now=now)
+        assert worker.listener is not None
+        worker.pulse = follow(worker.pulse, worker.listener.n_beats(), now=now)
         status = worker.process.poll()
         if status is not None:
             self._ended(worker, status, now)
@@ -168,7 +189,8 @@ class Supervisor:
             self._unreturned[worker.worker_id] = WorkerLostError(
                 f"worker {worker.worker_id} left the job behind"
             )
-            worker.process, worker.n_failures, worker.start_at = None, 0, now
+            worker.n_failures, worker.start_at = 0, now
+            worker.gone()
             return
         how = _how_it_ended(status)
         logger.error("worker ended", worker=worker.worker_id, device=str(worker.device), how=how)
@@ -182,7 +204,31 @@ class Supervisor:
         )
         worker.n_failures = 1 if now - worker.started_at > LONG_LIFE_S else worker.n_failures + 1
         worker.start_at = now + respawn_delay_s(worker.n_failures)
-        worker.process = None
+        worker.gone()
+
+    def _settle_devices(self, now: float) -> None:
+        """Stop the workers of a device that was found bad; one whose worker beats after its pause works again."""
+        for device, bad in self._store.bad_devices().items():
+            aside = self._aside.get(device)
+            places = [worker for worker in self._workers if worker.device.device == device]
+            if aside is None or bad.n_bad > aside.n_bad:
+                delay_s = set_aside_s(bad.n_bad)
+                logger.error(
+                    "device is set aside", device=device, reason=bad.reason, tried_again_in_s=delay_s
+                )
+                self._aside[device] = _Aside(n_bad=bad.n_bad, until=now + delay_s)
+                self._store.announce_trial(device, delay_s)
+                for worker in places:
+                    if worker.process is not None:
+                        worker.process.send_signal(signal.SIGTERM)
+            elif any(it.pulse.beat is not None and it.started_at >= aside.until for it in places):
+                logger.info("device works again", device=device)
+                self._store.put_back(device)
+                del self._aside[device]
+
+    def _may_start_at(self, worker: _Worker) -> float:
+        aside = self._aside.get(worker.device.device)
+        return worker.start_at if aside is None else max(worker.start_at, aside.until)
 
     def _help_out(self) -> None:
         """Start a worker on the CPU when every GPU fails over and over, if nobody asked for just these devices."""
@@ -204,7 +250,7 @@ class Supervisor:
                 logger.warning("worker of an earlier life is ended", worker=worker.worker_id, pid=worker.pid)
         for worker_id in strangers:
             message = f"komad ended while worker {worker_id} held the job"
-            self._unreturned[worker_id] = WorkerLostError(message)
+            self._unreturned[worker_id] = InterruptedWorkError(message)
 
     def _return_jobs(self) -> None:
         for worker_id, error in list(self._unreturned.items()):
@@ -223,12 +269,15 @@ class Supervisor:
     def _spawn(self, worker: _Worker, now: float) -> None:
         device = worker.device
         worker.worker_id = f"{device.device.replace(':', '')}-{uuid.uuid4().hex[:8]}"
+        worker.listener = Listener()
         process = subprocess.Popen(
             [*self._command, worker.worker_id, device.device, f"{device.memory_fraction:g}"],
             stdin=subprocess.PIPE,
             text=True,
-            env=self._environment(worker),
+            env=self._environment(worker) | {VARIABLE: str(worker.listener.child_end)},
+            pass_fds=(worker.listener.child_end,),
         )
+        worker.listener.started()
         assert process.stdin is not None
         with suppress(BrokenPipeError), process.stdin:  # one that died at once is seen in the next tick
             process.stdin.write(self._settings.model_dump_json())
@@ -264,16 +313,16 @@ class Supervisor:
         output = self._settings.output
         directories = (output.directory, self._settings.archive_directory, self._settings.state_directory)
         reason = shortage(directories, min_free_gb=output.min_free_gb)
-        before = self._store.paused()
+        before = self._store.paused(PausedBy.DISK)
         if reason:
             if not before:
                 logger.warning("no job is started", reason=reason)
             if reason != before:
-                self._store.pause(reason)
+                self._store.pause(reason, PausedBy.DISK)
             return
         if before:
             logger.info("there is room again, jobs go on")
-            self._store.resume()
+            self._store.resume(PausedBy.DISK)
             self._release_at = now
         if now >= self._release_at:
             self._release_at = now + RELEASE_INTERVAL_S

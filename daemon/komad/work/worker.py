@@ -19,10 +19,11 @@ import structlog
 
 from komad import log
 from komad.config import Settings
-from komad.errors import DeviceError, KomadError
+from komad.errors import BusyError, DeviceError, KomadError
 from komad.output.sharing import share_results
 from komad.store import Store
 from komad.work.assembly_line import AssemblyLine
+from komad.work.beats import Beater
 from komad.work.device import open_device
 from komad.work.devices import WorkerDevice
 from komad.work.exits import Exit
@@ -32,6 +33,10 @@ from komad.work.orphans import boot_id
 logger = structlog.get_logger(__name__)
 
 BEAT_INTERVAL_S = 2.0
+BEAT_PATIENCE_S = 0.5
+"""How long a beat waits for a database that is locked; it has to be ready for the next one."""
+PATIENCE_S = 600.0
+"""How long the end of a job waits: what was computed is worth it."""
 GRACE_S = 60.0
 """How long the jobs in hand may take after SIGTERM; systemd allows more (TimeoutStopSec)."""
 
@@ -46,6 +51,7 @@ class Worker:
         opened = open_device(device.device, device.memory_fraction)
         self._line = AssemblyLine(settings, store, worker_id, opened)
         self._gpu = GpuWatch(device.visible)
+        self._beater = Beater()
         self._signals = 0
         self._wake = threading.Event()
         # As the supervisor told: it may have died before we asked.
@@ -75,11 +81,18 @@ class Worker:
         return status
 
     def _beat(self) -> bool:
-        """Show a sign of life, unless one job takes so long that the supervisor has to end it."""
+        """Show a sign of life, unless one job takes so long that the supervisor has to end it.
+
+        That goes by the pipe; the row in the database is for people, and tells us when we were declared lost.
+        """
         activity, since = self._line.activity()
         if since is not None and monotonic() - since > self._settings.queue.job_timeout_s:
             return True
-        return self._store.beat(self._worker_id, activity, self._gpu.state())
+        self._beater.beat()
+        try:
+            return self._store.beat(self._worker_id, activity, self._gpu.state(), patience_s=BEAT_PATIENCE_S)
+        except BusyError:
+            return True
 
     def _is_orphan(self) -> bool:
         return os.getppid() != self._parent
@@ -101,13 +114,16 @@ def main(arguments: list[str]) -> Exit:
     log.configure(settings.log)
     share_results(settings)
     structlog.contextvars.bind_contextvars(worker=worker_id)
-    with Store(settings.state_directory).open(create=False) as store:
+    with Store(settings.state_directory, patience_s=PATIENCE_S).open(create=False) as store:
         store.register_worker(worker_id, boot_id=boot_id(), pid=os.getpid(), device=name)
-        worker = Worker(settings, store, worker_id, device)
         try:
-            return worker.run()
+            return Worker(settings, store, worker_id, device).run()
+        except DeviceError as error:
+            store.set_aside(name, str(error))
+            raise
         finally:
-            store.remove_worker(worker_id)
+            with suppress(BusyError):  # the supervisor removes it, too
+                store.remove_worker(worker_id, patience_s=BEAT_PATIENCE_S)
 
 
 if __name__ == "__main__":
