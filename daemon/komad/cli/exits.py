@@ -10,7 +10,7 @@ OK, MOVIES_FAILED, USAGE, CONFIG, RUNNING, STORE, DISK, GAIN, DEVICE, INTERNAL, 
 
 MEANINGS = {
     OK: "done",
-    MOVIES_FAILED: "some movies failed, or cannot be read; the others are done",
+    MOVIES_FAILED: "some movies failed or cannot be read, the others are done; `verify`: archives missing or damaged",
     USAGE: "wrong option, argument or value",
     CONFIG: "the configuration or a reference that it names is wrong",
     RUNNING: "another komad works with this state directory",
