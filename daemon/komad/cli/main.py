@@ -36,7 +36,9 @@ app.command(name="show", short_help="Show all that is known about one movie.")(j
 app.command(name="retry", short_help="Queue jobs again that failed or were cancelled.")(jobs.retry)
 app.command(name="cancel", short_help="Take movies out of the queue.")(jobs.cancel)
 app.command(name="supply", short_help="Supply parameters that movies wait for.")(jobs.supply)
-app.command(name="verify", short_help="Check archives against what they were when they were made.")(verify.verify)
+app.command(name="verify", short_help="Check archives against what they were when they were made.")(
+    verify.verify
+)
 app.command(name="simulate", short_help="Simulate movies with exactly known motion.")(simulate.simulate)
 app.command(name="demo", short_help="Run the real daemon on a simulated session.")(demo.demo)
 app.command(name="doctor", short_help="Say what this computer lacks, and what to do.")(doctor.doctor)
