@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -76,6 +78,30 @@ class Memory:
 
 
 MEMORY = Memory()
+COUNTS: Counter[str] = Counter()
+"""What a real device would be asked for: `kernels` of komad, `operations` of CuPy that launch something (at least one
+kernel each), transfers and their bytes, and `waits` of the host."""
+VIEWS = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    reshape ravel view swapaxes squeeze moveaxis expand_dims transpose broadcast_to dtype atleast_1d empty empty_like
+    arange asarray ascontiguousarray
+    """,
+    )
+)
+"""Launch nothing, or hardly ever."""
+WAITING = {"bincount": 2, "nonzero": 1, "flatnonzero": 1}
+"""How often CuPy itself waits for a number."""
+
+
+def _count(what: str, n: int = 1) -> None:
+    COUNTS[what] += n
+
+
+def _count_function(name: str) -> None:
+    COUNTS["operations"] += name not in VIEWS
+    COUNTS["waits"] += WAITING.get(name, 0)
 
 
 class DeviceArray(numpy.lib.mixins.NDArrayOperatorsMixin):
@@ -95,20 +121,28 @@ class DeviceArray(numpy.lib.mixins.NDArrayOperatorsMixin):
         _strict(kwargs.get("out", ()))
         assert "where" not in kwargs, "CuPy's ufuncs have no where="
         assert ufunc.__name__ in FUNCTIONS, f"{ufunc.__name__} is not in tests/device.py"
+        _count("operations")
         return _wrapped(getattr(ufunc, method)(*map(_bare, inputs), **_bare(kwargs)), kwargs.get("out"))
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         assert function.__name__ in FUNCTIONS, f"{function.__name__} is not in tests/device.py"
+        _count_function(function.__name__)
         if function.__name__ == "where":
             assert len(args) in {1, 3}
         _strict(args)
         return _wrapped(function(*_bare(args), **_bare(kwargs)), kwargs.get("out"))
 
     def __getitem__(self, key: Any) -> Any:
-        return DeviceArray(self.host[_bare(key)])
+        found = self.host[_bare(key)]
+        _count(
+            "operations",
+            isinstance(found, np.ndarray) and found.size > 0 and not np.may_share_memory(found, self.host),
+        )
+        return DeviceArray(found)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         _strict([value])
+        _count("operations")
         self.host[_bare(key)] = _bare(value)
 
     def __len__(self) -> int:
@@ -118,16 +152,23 @@ class DeviceArray(numpy.lib.mixins.NDArrayOperatorsMixin):
         return (DeviceArray(row) for row in self.host)
 
     def __float__(self) -> float:
+        self._told()
         return float(self.host)
 
     def __int__(self) -> int:
+        self._told()
         return int(self.host)
 
     def __bool__(self) -> bool:
+        self._told()
         return bool(self.host)
+
+    def _told(self) -> None:
+        COUNTS.update({"transfers from": 1, "bytes from": self.nbytes, "waits": 1})
 
     def get(self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True) -> Any:
         """The array on the host."""
+        self._told()
         if out is None:
             return self.host.copy()
         assert out.shape == self.shape
@@ -167,6 +208,7 @@ METHODS = frozenset(
 
 def _method(array: DeviceArray, name: str, args: Any, kwargs: Any) -> Any:
     _strict(args)
+    _count_function(name)
     return _wrapped(getattr(array.host, name)(*_bare(args), **_bare(kwargs)), kwargs.get("out"))
 
 
@@ -210,31 +252,69 @@ class _RawModule:
         def run(_grid: Any, _block: Any, arguments: tuple[Any, ...]) -> None:
             for argument in arguments:
                 assert not isinstance(argument, np.ndarray), "a kernel was given an array of the host"
+            _count("kernels")
             host_cuda.call(self._library, name, *_bare(arguments))
 
         return run
 
 
 class _Event:
-    def synchronize(self) -> None: ...
+    """The work of a stream up to where it was recorded."""
+
+    _stream: _Stream | None = None
+
+    def synchronize(self) -> None:
+        if self._stream is not None:
+            self._stream._run(self._place)
+
     def record(self, stream: Any = None) -> None:
+        self._stream = stream or _current()
+        self._place = len(self._stream._queue) + self._stream._n_done
         self._at = perf_counter()
 
 
 class _Stream:
-    """All is done in order, at once."""
+    """What is computed is done at once, but copies as late as events and waits allow: nobody may count on less."""
 
-    ptr = 0
+    def __init__(self, **_: Any) -> None:
+        self.ptr = id(self)
+        self._queue: list[Any] = []
+        self._n_done = 0
+        _STREAMS[self.ptr] = self
 
-    def __init__(self, **_: Any) -> None: ...
     def __enter__(self) -> Self:
+        _THREAD.streams = [*getattr(_THREAD, "streams", []), self]
         return self
 
-    def __exit__(self, *_: object) -> None: ...
-    def synchronize(self) -> None: ...
-    def wait_event(self, event: Any) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        assert _THREAD.streams.pop() is self
+
+    def synchronize(self) -> None:
+        COUNTS["waits"] += 1
+        _device_synchronize()
+        self._run(len(self._queue) + self._n_done)
+
+    def wait_event(self, event: Any) -> None:
+        event.synchronize()
+
     def record(self, event: Any = None) -> _Event:
-        return _Event()
+        event = event or _Event()
+        event.record(self)
+        return event
+
+    def _run(self, place: int) -> None:
+        while self._n_done < place:
+            self._queue.pop(0)()
+            self._n_done += 1
+
+
+_STREAMS: weakref.WeakValueDictionary[int, _Stream] = weakref.WeakValueDictionary()
+_THREAD = threading.local()
+_DEFAULT_STREAM = _Stream()
+
+
+def _current() -> _Stream:
+    return (getattr(_THREAD, "streams", None) or [_DEFAULT_STREAM])[-1]
 
 
 class _Device:
@@ -245,22 +325,55 @@ class _Device:
     def use(self) -> None: ...
 
 
+STICKY = frozenset({214, 700, 702, 710, 714, 715, 716, 717, 718, 719})
+"""Errors after which every call fails, until the process ends."""
+_LOST: list[int] = []
+
+
 class CUDARuntimeError(RuntimeError):
     """CUDA failed."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"CUDA error {status}")
         self.status = status
+        if status in STICKY:
+            _LOST.append(status)
 
 
 class CUDADriverError(CUDARuntimeError):
     """The driver failed."""
 
 
+def _device_synchronize() -> None:
+    if _LOST:
+        raise CUDARuntimeError(_LOST[0])
+
+
 def _memcpy(target: int, source: int, n_bytes: int, kind: int, stream: int) -> None:
     import ctypes
 
-    ctypes.memmove(target, source, n_bytes)
+    COUNTS["transfers to"] += 1
+    COUNTS["bytes to"] += n_bytes
+    _STREAMS[stream]._queue.append(lambda: ctypes.memmove(target, source, n_bytes))
+
+
+class _PlanCache:
+    """cuFFT's plans by shape; a plan that needs more than may be kept is refused, as CuPy does it."""
+
+    WORK_BYTES_PER_BYTE = 1
+
+    def __init__(self) -> None:
+        self._memsize = -1
+
+    def set_size(self, size: int) -> None: ...
+    def clear(self) -> None: ...
+
+    def set_memsize(self, memsize: int) -> None:
+        self._memsize = memsize
+
+    def planned(self, array: Any) -> None:
+        if array.nbytes * self.WORK_BYTES_PER_BYTE > self._memsize > 0:
+            raise RuntimeError("the plan memsize is too large")
 
 
 def _created(name: str) -> Any:
@@ -270,6 +383,7 @@ def _created(name: str) -> Any:
         # CuPy's own functions take arrays of the device; only these bring one there.
         if name not in {"asarray", "array"}:
             _strict(args)
+        _count_function(name)
         if name == "ascontiguousarray":
             assert isinstance(args[0], DeviceArray)
         return _wrapped(function(*_bare(args), **_bare(kwargs)), kwargs.get("out"))
@@ -280,6 +394,8 @@ def _created(name: str) -> Any:
 def _asarray(array: Any, dtype: Any = None) -> DeviceArray:
     if isinstance(array, DeviceArray) and (dtype is None or np.dtype(dtype) == array.dtype):
         return array
+    if not isinstance(array, DeviceArray):
+        COUNTS.update({"transfers to": 1, "bytes to": np.asarray(array).nbytes})
     return DeviceArray(np.array(_bare(array), dtype))  # always a copy: another memory
 
 
@@ -296,16 +412,28 @@ def _fake() -> tuple[ModuleType, ModuleType]:
     cupy.__version__ = "0"
     cupy.ndarray = DeviceArray
     cupy.asarray = _asarray
-    plans = SimpleNamespace(set_size=int, set_memsize=int, clear=lambda: None)
+    plans = _PlanCache()
+
+    def rfft2(a: DeviceArray) -> DeviceArray:
+        plans.planned(a)
+        _count("operations")
+        return DeviceArray(scipy.fft.rfft2(a.host))
+
+    def irfft2(a: DeviceArray, s: tuple[int, int]) -> DeviceArray:
+        plans.planned(a)
+        _count("operations", 2)  # CuPy's copy, which cuFFT overwrites
+        return DeviceArray(scipy.fft.irfft2(a.host, s=s))
+
     cupy.fft = SimpleNamespace(
-        rfft2=lambda a: DeviceArray(scipy.fft.rfft2(a.host)),
-        irfft2=lambda a, s: DeviceArray(scipy.fft.irfft2(a.host, s=s)),
+        rfft2=rfft2,
+        irfft2=irfft2,
         config=SimpleNamespace(get_plan_cache=lambda: plans),
     )
     cupy.RawModule = _RawModule
     runtime = SimpleNamespace(
         memcpyAsync=_memcpy,
         memcpyHostToDevice=1,
+        deviceSynchronize=_device_synchronize,
         getDeviceProperties=lambda _: {"name": b"host", "major": 9, "minor": 0},
         driverGetVersion=lambda: 12080,
         runtimeGetVersion=lambda: 12040,
@@ -315,7 +443,7 @@ def _fake() -> tuple[ModuleType, ModuleType]:
         Device=_Device,
         Stream=_Stream,
         Event=lambda **_: _Event(),
-        get_current_stream=_Stream,
+        get_current_stream=_current,
         get_elapsed_time=lambda begin, end: 1e3 * (end._at - begin._at),
         alloc_pinned_memory=bytearray,
         runtime=runtime,
@@ -330,6 +458,8 @@ def _fake() -> tuple[ModuleType, ModuleType]:
         total_bytes=lambda: MEMORY.peak,
     )
     cupy.get_default_memory_pool = lambda: pool
+    pinned = SimpleNamespace(free_all_blocks=lambda: _count("page-locked memory given back"))
+    cupy.get_default_pinned_memory_pool = lambda: pinned
     cupyx: Any = ModuleType("cupyx")
     cupyx.empty_pinned = np.empty
     return cupy, cupyx
@@ -342,6 +472,8 @@ def device_on_the_host(limit_bytes: int | None = None) -> Iterator[Any]:
     before = {name: sys.modules.get(name) for name in ("cupy", "cupyx")}
     sys.modules["cupy"], sys.modules["cupyx"] = cupy, cupyx
     MEMORY.limit, MEMORY.peak = limit_bytes, MEMORY.used
+    _LOST.clear()
+    COUNTS.clear()
     try:
         yield cupy
     finally:

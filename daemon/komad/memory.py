@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from komad.arrays import GPU_PORTION_BYTES
-from komad.arrays.gpu import PLAN_BYTES
 from komad.config import Output, Processing
 from komad.errors import DeviceMemoryError
 from komad.micrograph.weights import RANK, RANK_WITH_MOTION
@@ -34,6 +33,8 @@ SPECTRUM_TILES = 8
 """Tiles of the power spectrum, at least 512 x 512, that are there at one time."""
 PLANS = 4
 """Planes of work space in cuFFT's plans, two for each direction."""
+PLAN_BYTES = 2**30
+"""More than this only where a plane for each direction is more: an estimate, what cuFFT takes it says when it plans."""
 SLACK = 1.1
 """For all that is small, and for gaps between what is allocated."""
 ADVICE = (
@@ -141,7 +142,7 @@ def needed_bytes(demand: Demand, at_a_time: int, *, resident: bool) -> int:
     sums = demand.rank + max(demand.even_odd, demand.n_before)
     summing = SUMMING + OF_A_FRAME * at_a_time
     tiles = SPECTRUM_TILES * max(2**20, plane // 8)
-    # cuFFT's work space stays with its plans, unless these are too large to be kept.
+    # cuFFT's work space stays with its plans.
     plans = max(PLANS // 2 * plane, min(PLAN_BYTES, PLANS * plane + portion))
     stages = (
         CALIBRATING * plane,

@@ -10,7 +10,7 @@ import pytest
 from tests import device as played
 
 ATTRIBUTES = {"shape", "dtype", "ndim", "size", "nbytes", "itemsize", "flags", "strides", "T", "real", "imag"}
-OWN = {"host", "__slots__", "__weakref__", "__getattr__"}
+OWN = {"_told", "host", "__slots__", "__weakref__", "__getattr__"}
 """Of those that are played alone."""
 
 

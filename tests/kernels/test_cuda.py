@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -149,6 +150,52 @@ def test_add_filtered(cupy: Any) -> None:
     kernels.add_filtered(ours, cupy.asarray(values[0, 1]), ky, kx, frequency, radial)
     cpu.add_filtered(theirs, values[0, 1], ky, kx, frequency, radial)
     np.testing.assert_allclose(ours.get(), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_ring_sums() -> None:
+    """Sums over rings are those of the CPU, of each picture and in any number of rings; what is on none is left out."""
+    rng = np.random.default_rng(11)
+    index = rng.integers(-1, 5, (70, 41)).astype(np.int32)
+    index[index == 3] = -1
+    pictures = rng.normal(2, 1, (3, *index.shape)).astype(np.float32)
+    expected = [[picture[index == ring].sum(dtype=np.float64) for ring in range(6)] for picture in pictures]
+    for brought in (np.asarray, sys.modules["cupy"].asarray):
+        there = brought(index)
+        found = kernels.ring_sums(brought(pictures), kernels.ring_plan(there, 6), 6)
+        assert type(found) is np.ndarray
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert found[0, 3] == found[0, 5] == 0
+
+
+def test_frames_are_there_when_they_are_read(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through buffers far smaller than they are, however late they come: after all that does not wait for them."""
+    monkeypatch.setattr("komad.arrays.gpu.BUFFER_BYTES", 1000)
+    frames = movie()
+    for resident in (True, False):
+        there = DeviceFrames(frames, PinnedUploader(), at_a_time=2, resident=resident)
+        for first in (0, 2, 4, 1):
+            np.testing.assert_array_equal(there.on_device(first, first + 2).get(), frames[first : first + 2])
+        np.testing.assert_array_equal(there[1:6][:, ::7, 3:5].get(), frames[1:6, ::7, 3:5])
+
+
+def test_a_buffer_is_filled_while_the_other_one_is_read() -> None:
+    """A copy waits for what was launched before the other buffer was given, not for what came since."""
+    waited: list[tuple[int, int]] = []
+    launched = 0
+
+    class Uploader(PinnedUploader):
+        def mark(self) -> Any:
+            return launched
+
+        def copy(self, source: Any, target: Any, *, after: Any) -> None:
+            waited.append((target.data.ptr, after))
+
+    there = DeviceFrames(movie(), Uploader(), at_a_time=1, resident=False)
+    for frame in range(5):
+        there.on_device(frame, frame + 1)
+        launched += 1
+    assert [after for _, after in waited] == [0, 1, 1, 2, 3]
+    assert waited[0][0] == waited[2][0] != waited[1][0]
 
 
 def stack_sum(dtype: str, shape: tuple[int, int]) -> kernels.RelativeStack:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from komad import kernels
 from komad.config import Processing
 from komad.model import MotionModel
 from komad.motion import estimate_motion
@@ -140,7 +141,9 @@ def test_waits_of_a_movie_are_few(cupy: Any, movie: Movie, waits: Waits) -> None
 def on_device(cupy: Any, spectra: Spectra) -> Spectra:
     """The same on the device."""
     index = cupy.asarray(spectra.rings.index)
-    return replace(spectra, values=cupy.asarray(spectra.values), rings=replace(spectra.rings, index=index))
+    plan = kernels.ring_plan(index, len(spectra.rings.count))
+    rings = replace(spectra.rings, index=index, plan=plan)
+    return replace(spectra, values=cupy.asarray(spectra.values), rings=rings)
 
 
 def test_waits_of_a_round_of_whole_frames(cupy: Any, waits: Waits) -> None:

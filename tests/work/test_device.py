@@ -15,7 +15,7 @@ from komad.arrays import DeviceFrames, namespace, rfft2, some_frames, to_host
 from komad.errors import DeviceError, DeviceMemoryError, MotionError
 from komad.memory import Demand
 from komad.work.device import CPU, CudaDevice, Device, open_device
-from tests.device import MEMORY, CUDADriverError, CUDARuntimeError, DeviceArray, device_on_the_host
+from tests.device import COUNTS, MEMORY, CUDADriverError, CUDARuntimeError, DeviceArray, device_on_the_host
 
 SHAPE = (64, 96)
 FRAMES = np.random.default_rng(1).poisson(3, (5, *SHAPE)).astype(np.uint8)
@@ -31,7 +31,7 @@ DEMAND = Demand(
     n_pictures=3,
     has_pattern=False,
 )
-NO_MEMORY, ILLEGAL_ADDRESS = 2, 700
+INVALID_VALUE, NO_MEMORY, ILLEGAL_ADDRESS = 1, 2, 700
 
 
 @pytest.fixture
@@ -203,13 +203,16 @@ def failing(error: Exception) -> Callable[[], None]:
 
 @pytest.mark.parametrize("kind", [CUDARuntimeError, CUDADriverError])
 def test_device_that_is_lost(gpu: CudaDevice, kind: Any) -> None:
-    """An error of CUDA itself ends the worker; one that says that memory is short does not."""
+    """An error after which CUDA does nothing more ends the worker; short memory and a wrong argument do not."""
     tries: list[int] = []
-    with pytest.raises(DeviceError, match="cuda:0 is lost: CUDA error 700"):
-        gpu.call(failing(kind(ILLEGAL_ADDRESS)))
     with capture_logs(), pytest.raises(DeviceMemoryError):
         gpu.call(failing(kind(NO_MEMORY)), make_room=lambda: tries.append(1))
     assert len(tries) == 2
+    assert COUNTS["page-locked memory given back"] == 2
+    with pytest.raises(kind, match="CUDA error 1"):
+        gpu.call(failing(kind(INVALID_VALUE)))
+    with pytest.raises(DeviceError, match="cuda:0 is lost: CUDA error 700"):
+        gpu.call(failing(kind(ILLEGAL_ADDRESS)))
 
 
 @pytest.mark.parametrize("device", [CPU, "cuda:0"])

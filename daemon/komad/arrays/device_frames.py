@@ -17,8 +17,11 @@ class Uploader(Protocol):
     def asarray(self, array: npt.NDArray[Any]) -> Any:
         """A copy on the device."""
 
-    def copy(self, source: npt.NDArray[Any], target: Any) -> None:
-        """Queue a copy, both C-contiguous and of one size; what is launched from now on sees it."""
+    def mark(self) -> Any:
+        """Stands for all that has been launched until now."""
+
+    def copy(self, source: npt.NDArray[Any], target: Any, *, after: Any) -> None:
+        """Queue a copy, both C-contiguous, that waits for a mark; what is launched from now on waits for it."""
 
 
 class DeviceFrames:
@@ -64,6 +67,9 @@ class DeviceFrames:
     def __getitem__(self, key: Any) -> Any:
         """Successive frames, or a part of each."""
         if not isinstance(key, slice):
+            here = self._whole.if_here(self._first, self._first + len(self))
+            if here is not None:
+                return here[key]
             return self._whole.uploader.asarray(np.ascontiguousarray(self._host[key]))
         first, _, step = key.indices(len(self))
         if step != 1:
@@ -76,7 +82,7 @@ class DeviceFrames:
         return some
 
     def on_device(self, first: int, last: int) -> Any:
-        """(last - first, ny, nx) on the device; unless resident, overwritten by the call after the next one."""
+        """(last - first, ny, nx) on the device; unless resident, for what is launched before the next call."""
         if not 0 <= first < last <= len(self):
             raise IndexError(f"frames {first} to {last} of {len(self)}")
         return self._whole.on_device(self._first + first, self._first + last)
@@ -91,24 +97,39 @@ class _Movie:
         self._resident = resident
         self._here = np.zeros(len(host), bool)
         self._buffers = [None] if resident else [None, None]
+        self._free: list[Any] = [None] * len(self._buffers)
+        """Marks: what was launched before may use the memory of a buffer."""
         self._length = len(host) if resident else at_a_time
         self._turn = 0
+
+    def if_here(self, first: int, last: int) -> Any:
+        """Frames on the device if they have been brought there to stay, else None."""
+        buffer: Any = self._buffers[0]
+        return buffer[first:last] if self._resident and self._here[first:last].all() else None
 
     def on_device(self, first: int, last: int) -> Any:
         if self._resident:
             target = self._buffer(0, self._length)[first:last]
             if not self._here[first:last].all():
-                self.uploader.copy(np.ascontiguousarray(self._host[first:last]), target)
+                self._copy(first, last, target, 0)
                 self._here[first:last] = True
             return target
+        # The buffer of the call before is read by what has been launched until now; the other one was, up to that call.
+        # So one is filled while the other is still read.
+        self._free[self._turn] = self.uploader.mark()
         self._turn = 1 - self._turn
         target = self._buffer(self._turn, last - first)[: last - first]
-        self.uploader.copy(np.ascontiguousarray(self._host[first:last]), target)
+        self._copy(first, last, target, self._turn)
         return target
+
+    def _copy(self, first: int, last: int, target: Any, index: int) -> None:
+        self.uploader.copy(np.ascontiguousarray(self._host[first:last]), target, after=self._free[index])
 
     def _buffer(self, index: int, length: int) -> Any:
         buffer: Any = self._buffers[index]
         if buffer is None or len(buffer) < length:
             buffer = self.uploader.empty((max(length, self._length), *self._host.shape[1:]), self._host.dtype)
             self._buffers[index] = buffer
+            # Memory that is new here was another's, whose readers may not be done yet.
+            self._free[index] = self.uploader.mark()
         return buffer

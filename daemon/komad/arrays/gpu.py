@@ -20,9 +20,8 @@ BUFFER_BYTES = 2**26
 N_BUFFERS = 3
 """One is filled while another crosses the bus, and one more so that neither waits."""
 CACHED_PLANS = 16
-"""Of cuFFT: a movie has transforms of some ten shapes."""
-PLAN_BYTES = 2**30
-"""Work space of all cached plans; a plan that needs more is not kept."""
+"""Of cuFFT: a movie has transforms of some ten shapes. Their work space is the pool's; a limit in bytes would not leave
+a large plan out of the cache but refuse the transform."""
 NO_MEMORY = 2
 """Status of the runtime and of the driver alike."""
 
@@ -84,8 +83,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_broken(error: BaseException) -> bool:
-    """Whether CUDA itself failed: after such an error the process cannot use the device any more."""
-    return _is_of_cuda(error) and not is_out_of_memory(error)
+    """Whether CUDA failed so that this process cannot use the device any more.
+
+    Every later call then fails as well. After a call with wrong arguments it does not: the device is not to blame.
+    """
+    if not _is_of_cuda(error) or is_out_of_memory(error):
+        return False
+    try:
+        _cupy().cuda.runtime.deviceSynchronize()
+    except _cupy().cuda.runtime.CUDARuntimeError:
+        return True
+    return False
 
 
 def _is_of_cuda(error: BaseException) -> bool:
@@ -94,10 +102,11 @@ def _is_of_cuda(error: BaseException) -> bool:
 
 
 def free_unused() -> None:
-    """Give memory that is kept for later, and the plans of transforms, back to the device."""
+    """Give memory that is kept for later, page-locked memory too, and the plans of transforms back."""
     cupy = _cupy()
     cupy.fft.config.get_plan_cache().clear()
     cupy.get_default_memory_pool().free_all_blocks()
+    cupy.get_default_pinned_memory_pool().free_all_blocks()
 
 
 def _cupy() -> Any:
@@ -117,9 +126,7 @@ class _Computing:
 
     def __enter__(self) -> None:
         # Plans are kept by each thread for itself.
-        plans = self._cupy.fft.config.get_plan_cache()
-        plans.set_size(CACHED_PLANS)
-        plans.set_memsize(PLAN_BYTES)
+        self._cupy.fft.config.get_plan_cache().set_size(CACHED_PLANS)
         self._stream.__enter__()
 
     def __exit__(self, *how: object) -> None:
@@ -150,28 +157,33 @@ class PinnedUploader:
         """A copy on the device."""
         return self._cupy.asarray(array)
 
-    def copy(self, source: npt.NDArray[Any], target: Any) -> None:
-        """Queue a copy, both C-contiguous and of one size; what is launched from now on sees it."""
-        computing = self._cupy.cuda.get_current_stream()
-        # What was launched until now may still read what `target` held before.
-        self._stream.wait_event(computing.record())
+    def mark(self) -> Any:
+        """Stands for all that has been launched until now."""
+        return self._cupy.cuda.get_current_stream().record()
+
+    def copy(self, source: npt.NDArray[Any], target: Any, *, after: Any) -> None:
+        """Queue a copy, both C-contiguous, that waits for a mark; what is launched from now on waits for it."""
+        self._stream.wait_event(after)
         counts = source.reshape(-1).view(np.uint8)
         start = target.data.ptr
-        for first in range(0, counts.size, BUFFER_BYTES):
-            part = counts[first : first + BUFFER_BYTES]
-            buffer, left = self._ring[self._turn]
-            left.synchronize()
-            _fill(buffer, part)
-            self._cupy.cuda.runtime.memcpyAsync(
-                start + first,
-                buffer.ctypes.data,
-                part.size,
-                self._cupy.cuda.runtime.memcpyHostToDevice,
-                self._stream.ptr,
-            )
-            left.record(self._stream)
-            self._turn = (self._turn + 1) % N_BUFFERS
-        computing.wait_event(self._stream.record())
+        try:
+            for first in range(0, counts.size, BUFFER_BYTES):
+                part = counts[first : first + BUFFER_BYTES]
+                buffer, left = self._ring[self._turn]
+                left.synchronize()
+                _fill(buffer, part)
+                self._cupy.cuda.runtime.memcpyAsync(
+                    start + first,
+                    buffer.ctypes.data,
+                    part.size,
+                    self._cupy.cuda.runtime.memcpyHostToDevice,
+                    self._stream.ptr,
+                )
+                left.record(self._stream)
+                self._turn = (self._turn + 1) % N_BUFFERS
+        finally:
+            # Also when it fails half-way: the memory of `target` may be given to something else then.
+            self._cupy.cuda.get_current_stream().wait_event(self._stream.record())
 
     def _new_buffer(self) -> tuple[npt.NDArray[np.uint8], Any]:
         """Page-locked memory, and the event after which it is free again."""

@@ -45,6 +45,8 @@ __all__ = [
     "pixel_moments",
     "plan_outliers",
     "reduce",
+    "ring_plan",
+    "ring_sums",
     "shared_pattern",
     "sum_frames",
 ]
@@ -217,6 +219,16 @@ def add_filtered(
     radial : (n,) filter there; linear between, the last value beyond.
     """
     _side(total).add_filtered(total, spectrum, ky, kx, frequency, radial)
+
+
+def ring_plan(index: npt.NDArray[np.int32], n_rings: int) -> Array:
+    """How coefficients fall on rings, as `ring_sums` is given it; `index` (my, mx) is -1 where there is none."""
+    return _side(index).ring_plan(index, n_rings)
+
+
+def ring_sums(pictures: FloatArray, plan: Array, n_rings: int) -> npt.NDArray[np.float64]:
+    """(n, n_rings) sums of (n, my, mx) pictures over each ring, added in an order that is always the same."""
+    return _side(pictures).ring_sums(pictures, plan, n_rings)
 
 
 def add_fixed_point(

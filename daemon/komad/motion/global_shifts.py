@@ -353,7 +353,8 @@ def _crop(spectra: Spectra, length: int) -> tuple[Spectra, FloatArray]:
     ring[:, -1] = -1
     values = beside(spectra.values, spectra.values[:, :, there, columns])
     values *= ring >= 0
-    count = to_host(namespace(ring).bincount(ring.ravel() + 1, minlength=len(rings.count) + 1))[1:]
+    plan = kernels.ring_plan(ring, len(rings.count))
+    (count,) = kernels.ring_sums(namespace(ring).ones((1, *ring.shape), np.float32), plan, len(rings.count))
     coarse = replace(
         spectra,
         values=values,
@@ -361,8 +362,9 @@ def _crop(spectra: Spectra, length: int) -> tuple[Spectra, FloatArray]:
             ky=(rings.ky[rows] * scale_y).astype(np.float32),
             kx=(rings.kx[columns] * scale_x).astype(np.float32),
             index=ring,
+            plan=plan,
             frequency=rings.frequency * scale_x,
-            count=count.astype(np.float64),
+            count=count,
         ),
         shape=(my, mx),
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from komad import kernels
 from komad.arrays import Array, beside, namespace, parallel_map, portions, rfft2, to_host
 from komad.optics.frequency import rfft_frequency
 
@@ -21,8 +22,8 @@ Window = tuple[slice, slice]
 
 LOWEST_RESOLUTION_ANGSTROM = 500.0
 """Coarser structure is illumination and ice thickness, not specimen."""
-BYTES_PER_PIXEL, BYTES_PER_COEFFICIENT = 16, 16
-"""What a pixel takes while it is transformed, and a coefficient while it is laid on its ring."""
+BYTES_PER_PIXEL = 16
+"""What a pixel takes while it is transformed."""
 LEAST_LEVEL = 1e-3
 """Noise of a window relative to the mean of all: one behind a grid bar is empty, and nothing can be divided by that."""
 SIGNAL_WIDTH = 3
@@ -39,6 +40,8 @@ class Rings:
     """(mx,)."""
     index: Array
     """(my, mx) int32, ring of each coefficient, -1 where it takes no part; where the spectra are."""
+    plan: Array
+    """The same as `kernels.ring_sums` is given it."""
     frequency: FloatArray
     """(n_rings,) mean frequency of each ring, cycles per small pixel."""
     count: FloatArray
@@ -46,18 +49,8 @@ class Rings:
 
     def mean(self, pictures: Array) -> FloatArray:
         """(..., n_rings) mean over each ring of (..., my, mx) pictures; 0 where a ring is empty."""
-        xp = namespace(self.index)
-        # Ring -1 becomes bin 0, which is dropped.
-        ring, n_bins = self.index.ravel() + 1, len(self.count) + 1
-        flat = pictures.reshape(-1, ring.size)
-        totals = []
-        for some in portions(flat, len(flat), BYTES_PER_COEFFICIENT * ring.size):
-            n = some.stop - some.start
-            bins = xp.arange(n)[:, None] * n_bins + ring
-            totals.append(
-                xp.bincount(bins.ravel(), weights=flat[some].ravel(), minlength=n * n_bins).reshape(n, n_bins)
-            )
-        total = to_host(xp.concatenate(totals))[:, 1:] / np.maximum(self.count, 1)
+        flat = pictures.reshape(-1, *self.index.shape)
+        total = kernels.ring_sums(flat, self.plan, len(self.count)) / np.maximum(self.count, 1)
         return np.asarray(total.reshape(*pictures.shape[:-2], len(self.count)))
 
     def picture(self, values: npt.NDArray[Any], *, outside: float = 0.0) -> Array:
@@ -119,13 +112,12 @@ def make_rings(
     radius = xp.hypot(along_y, along_x)
     keep = (radius >= low) & (radius < min(high, 0.5)) & (along_y != 0) & (along_x != 0)
     index = xp.where(keep, xp.floor(radius / 0.5 * n_rings), -1).astype(np.int32)
-    # Ring -1 becomes bin 0, which is dropped.
-    bins = index.ravel() + 1
-    count = to_host(xp.bincount(bins, minlength=n_rings + 1))[1:].astype(np.float64)
-    total = to_host(xp.bincount(bins, weights=radius.ravel(), minlength=n_rings + 1))[1:]
+    plan = kernels.ring_plan(index, n_rings)
+    ones_and_radius = xp.stack([xp.ones_like(radius), radius])
+    count, total = kernels.ring_sums(ones_and_radius, plan, n_rings)
     middle = (np.arange(n_rings) + 0.5) / n_rings * 0.5
     frequency = np.where(count > 0, total / np.maximum(count, 1), middle)
-    return Rings(ky=ky[:, 0], kx=kx[0], index=index, frequency=frequency, count=count)
+    return Rings(ky=ky[:, 0], kx=kx[0], index=index, plan=plan, frequency=frequency, count=count)
 
 
 def transform(

@@ -10,7 +10,7 @@ from komad.kernels.cpu.deviation import (
 )
 from komad.kernels.cpu.fused import correct
 from komad.kernels.cpu.koma import add_fixed_point, block_moments, line_means, pixel_moments, shared_pattern
-from komad.kernels.cpu.spectra import add_filtered
+from komad.kernels.cpu.spectra import add_filtered, ring_plan, ring_sums
 
 __all__ = [
     "add_filtered",
@@ -26,6 +26,8 @@ __all__ = [
     "line_means",
     "pixel_moments",
     "reduce",
+    "ring_plan",
+    "ring_sums",
     "shared_pattern",
     "sum_frames",
 ]

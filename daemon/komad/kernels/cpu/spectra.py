@@ -6,7 +6,27 @@ from typing import Any
 
 import numpy as np
 
+from komad.arrays import portions
 from komad.kernels.cpu.bands import BAND_ROWS, jit, over_bands
+
+BYTES_PER_COEFFICIENT = 16
+"""What a coefficient takes while it is laid on its ring."""
+
+
+def ring_plan(index: Any, n_rings: int) -> Any:  # noqa: ARG001
+    """See `komad.kernels.ring_plan`: the bin of each coefficient. Ring -1 becomes bin 0, which is dropped."""
+    return index.ravel() + 1
+
+
+def ring_sums(pictures: Any, plan: Any, n_rings: int) -> Any:
+    """See `komad.kernels.ring_sums`."""
+    flat, n_bins = pictures.reshape(-1, plan.size), n_rings + 1
+    totals = np.empty((len(flat), n_bins))
+    for some in portions(flat, len(flat), BYTES_PER_COEFFICIENT * plan.size):
+        n = some.stop - some.start
+        bins = np.arange(n)[:, None] * n_bins + plan
+        totals[some] = np.bincount(bins.ravel(), flat[some].ravel(), n * n_bins).reshape(n, n_bins)
+    return totals[:, 1:]
 
 
 def add_filtered(total: Any, spectrum: Any, ky: Any, kx: Any, frequency: Any, radial: Any) -> None:

@@ -7,7 +7,7 @@ the tests run all of this on the host, the same sources compiled by a C++ compil
 from komad.kernels.cuda.alignment import aligned_sum, alignment_gradient
 from komad.kernels.cuda.frames import correct, reduce, sum_frames
 from komad.kernels.cuda.koma import add_fixed_point, block_moments, line_means, pixel_moments, shared_pattern
-from komad.kernels.cuda.spectra import add_filtered
+from komad.kernels.cuda.spectra import add_filtered, ring_plan, ring_sums
 
 __all__ = [
     "add_filtered",
@@ -19,6 +19,8 @@ __all__ = [
     "line_means",
     "pixel_moments",
     "reduce",
+    "ring_plan",
+    "ring_sums",
     "shared_pattern",
     "sum_frames",
 ]

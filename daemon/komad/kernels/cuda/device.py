@@ -18,10 +18,13 @@ THREADS = 256
 """Per block: enough to hide the latency of memory on every device, few enough for the registers of each."""
 LANES = 32
 """Threads that share a row: those of a warp, which read together."""
+RING_LANES = 256
+"""Threads that share a ring of coefficients: a single picture has to keep a device busy."""
 BAND_ROWS = 8
 """Rows that each of them goes through where many are summed up."""
 SIZES = {
     "LANES": LANES,
+    "RING_LANES": RING_LANES,
     "BAND_ROWS": BAND_ROWS,
     "TAPS": TAPS,
     "STEPS": SUB_PIXEL_STEPS,
@@ -57,9 +60,9 @@ def launch(source: str, kernel: str, n_items: int, *arguments: Any, **defines: o
     if not n_items:
         return
     xp = namespace(*arguments)
-    module = _module(xp, source, tuple(sorted(defines.items())), xp.cuda.Device().id)
+    run = _kernel(xp, source, kernel, tuple(sorted(defines.items())), xp.cuda.Device().id)
     n_blocks = -(-n_items // THREADS)
-    module.get_function(kernel)((n_blocks,), (THREADS,), (np.int64(n_items), *arguments))
+    run((n_blocks,), (THREADS,), (np.int64(n_items), *arguments))
 
 
 def text(source: str) -> str:
@@ -71,6 +74,11 @@ def text(source: str) -> str:
 def options(defines: tuple[tuple[str, object], ...]) -> tuple[str, ...]:
     """What the compiler is told."""
     return ("--std=c++17", *(f"-D{name}={value}" for name, value in defines))
+
+
+@cache
+def _kernel(xp: Any, source: str, kernel: str, defines: tuple[tuple[str, object], ...], device: int) -> Any:
+    return _module(xp, source, defines, device).get_function(kernel)
 
 
 @cache
