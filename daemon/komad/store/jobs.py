@@ -77,8 +77,9 @@ class Jobs(Database):
         *,
         stack_sum: StackSumRow | None = None,
         go_on: bool = False,
+        note: str = "",
     ) -> Job | None:
-        """Mark a job done, its files being on disk.
+        """Mark a job done, its files being on disk; `note` is for people.
 
         An archive job takes its stack sum along and lets the movie's correct job go on; with `go_on` the same worker
         claims that in the same transaction, if it is free, was never tried and claims go on, and gets it back.
@@ -88,7 +89,7 @@ class Jobs(Database):
             values: dict[str, Any] = {"summary": dict(summary), "seconds": seconds}
             if job.kind is JobKind.CORRECT:
                 values["sequence"] = _next_sequence(connection)
-            changes.change(connection, row, JobEvent.FINISH, **(changes.NO_ERROR | values))
+            changes.change(connection, row, JobEvent.FINISH, reason=note, **(changes.NO_ERROR | values))
             devices.note_success(connection, job)
             if job.kind is JobKind.CORRECT:
                 return None

@@ -64,7 +64,7 @@ jobs = Table(
     Column("movie_id", ForeignKey("movies.movie_id"), nullable=False),
     Column("kind", Text, nullable=False),
     Column("state", Text, nullable=False),
-    # Why it is held, for people, and what holds it: one of `rows.HeldBy`.
+    # Why it is held (or a note on how it was done), for people, and what holds it: one of `rows.HeldBy`.
     Column("reason", Text, nullable=False, server_default=""),
     Column("held_by", Text, nullable=False, server_default=""),
     # Times its work was begun.

@@ -25,7 +25,7 @@ from komad.output.manifest import ArchiveEntry, Manifest, record_archive
 from komad.output.micrograph import bound_values
 from komad.pipeline import sum_stack
 
-KEPT = "the camera's file is gone; its archive was verified and stands for it"
+KEPT = "the camera's file is gone; its archive was verified and stays as it is"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +45,8 @@ class ArchiveResult:
     stack_sum: StackSum
     summary: dict[str, Any]
     """Plain values for the database and the log."""
+    note: str = ""
+    """What a person should know."""
 
 
 def archive_path(movie: Movie, directory: Path) -> Path:
@@ -191,10 +193,10 @@ def archive_movie(
             "movie_bytes": movie.size_bytes,
             "archive_bytes": 0 if path is None else path.stat().st_size,
             "sha256": None if digest is None else digest.result().sha256,
-            "note": "" if kept is None else KEPT,
             "n_outliers": len(stack_sum.outliers.throughout_yx),
             "timings_s": {"stack_sum": round(summed - start, 4), "archive": round(written - summed, 4)},
         },
+        note="" if kept is None else KEPT,
     )
 
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -36,7 +37,7 @@ from komad.errors import (
 from komad.model import Job, JobEvent, JobKind, MicrographResult, Movie, OutlierPixels, StackSum, takes_newest
 from komad.store import Store
 from komad.work import stack_sums
-from komad.work.archive import archive_movie, find_archive, read_archive, read_source
+from komad.work.archive import archive_movie, find_archive, find_verified_archive, read_archive, read_source
 from komad.work.correct import make_micrographs, sum_again, write_results
 from komad.work.device import Device
 from komad.work.disk import absence, shortage
@@ -57,6 +58,8 @@ class _Loaded:
     job: Job
     movie: Movie
     frames: Array | None
+    kept: Path | None
+    """The archive that stands for the camera's file, which is gone."""
     error: Exception | None
     timings_s: dict[str, float]
 
@@ -157,19 +160,28 @@ class AssemblyLine:
     def _load(self, job: Job) -> _Loaded:
         movie = self._store.movie(job.movie_id)
         start = perf_counter()
-        frames, error = None, None
+        frames, kept, error = None, None, None
         with self._busy("read", f"reading {movie.stem}"):
             try:
-                archive = (
-                    find_archive(movie, self._settings.archive_directory)
-                    if job.kind is JobKind.CORRECT
-                    else None
-                )
-                frames = read_source(movie) if archive is None else read_archive(archive)
+                frames, kept = self._read_frames(job, movie)
             except Exception as problem:  # noqa: BLE001 - told to the job in `_compute`, whatever it is
                 error = problem
         timings = {"read": round(perf_counter() - start, 4)}
-        return _Loaded(job=job, movie=movie, frames=frames, error=error, timings_s=timings)
+        return _Loaded(job=job, movie=movie, frames=frames, kept=kept, error=error, timings_s=timings)
+
+    def _read_frames(self, job: Job, movie: Movie) -> tuple[Array, Path | None]:
+        """Read what the job works on; with it the archive that an archive job keeps, its movie having been removed."""
+        directory = self._settings.archive_directory
+        if job.kind is JobKind.CORRECT:
+            archive = find_archive(movie, directory)
+            return read_source(movie) if archive is None else read_archive(archive), None
+        try:
+            return read_source(movie), None
+        except MovieMissingError:
+            kept = find_verified_archive(movie, directory)
+            if kept is None:
+                raise
+            return read_archive(kept), kept
 
     def _wait_until_alone(self, job: Job | None) -> None:
         """Wait until no job but this one is in hand, or the worker stops."""
@@ -198,7 +210,7 @@ class AssemblyLine:
                 raise loaded.error
             assert loaded.frames is not None
             if job.kind is JobKind.ARCHIVE:
-                following = self._archive(job, loaded.movie, loaded.frames, loaded.timings_s)
+                following = self._archive(job, loaded, loaded.frames)
             else:
                 stack_sum = self._stack_sum(loaded.movie, loaded.frames)
                 self._correct(job, loaded.movie, loaded.frames, stack_sum, loaded.timings_s)
@@ -210,20 +222,22 @@ class AssemblyLine:
                 self._correct(correct, loaded.movie, loaded.frames, stack_sum, timings)
 
     def _archive(
-        self, job: Job, movie: Movie, frames: Array, timings: dict[str, float]
+        self, job: Job, loaded: _Loaded, frames: Array
     ) -> tuple[Job, StackSum, dict[str, float]] | None:
         """Archive a movie; gives the correct job to go on with, its stack sum and the seconds so far."""
-        start = perf_counter()
+        start, movie = perf_counter(), loaded.movie
         with self._busy("compute", f"archiving {movie.stem}"):
             archive, directory = self._settings.archive, self._settings.archive_directory
-            result = archive_movie(movie, frames, archive=archive, directory=directory)
+            result = archive_movie(movie, frames, archive=archive, directory=directory, kept=loaded.kept)
             row = stack_sums.save(self._store.stack_sum_directory, movie, result.stack_sum)
-        timings = timings | result.summary["timings_s"]
+        timings = loaded.timings_s | result.summary["timings_s"]
         summary = result.summary | {"timings_s": timings}
         seconds = round(timings["read"] + perf_counter() - start, 3)
         following = self._store.finish(
-            job, summary, seconds, stack_sum=row, go_on=not self._stopping.is_set()
+            job, summary, seconds, stack_sum=row, go_on=not self._stopping.is_set(), note=result.note
         )
+        if result.note:
+            logger.info(result.note, movie=movie.stem, movie_id=movie.movie_id, archive=str(result.path))
         if following is not None:
             self._take(following)
         self._leave(job)
