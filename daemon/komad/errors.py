@@ -59,6 +59,18 @@ class StoreError(KomadError):
     code = "store"
 
 
+class StoreDiskError(StoreError):
+    """The disk of the database gives errors; it works again when that is cured."""
+
+    failure = Failure.PLACE
+
+
+class DamagedError(StoreError):
+    """The database is damaged, or older than the results: `komad rebuild` makes it anew from them."""
+
+    code = "store_damaged"
+
+
 class MovieError(KomadError):
     """The movie file cannot be used as it is."""
 

@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from komad.errors import DiskFullError, StoreError
+from komad.errors import DamagedError, DiskFullError, StoreError
 from komad.model import Movie
 from komad.store import Store, rows, schema
 from komad.store.database import refuse_network
@@ -157,7 +157,7 @@ def test_open_without_create(tmp_path: Path) -> None:
 def test_not_a_database(tmp_path: Path) -> None:
     """A damaged file is named, with what to do."""
     (tmp_path / "komad.sqlite").write_bytes(b"nonsense" * 1000)
-    with pytest.raises(StoreError, match=r"komad\.sqlite.*not a database.*start anew"):
+    with pytest.raises(DamagedError, match=r"komad\.sqlite is damaged \(file is not a database\).*komad rebuild"):
         Store(tmp_path).open()
 
 

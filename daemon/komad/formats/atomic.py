@@ -12,10 +12,25 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from komad.errors import DiskFullError, OutputError
+from komad.errors import DiskFullError, OutputError, OutputLostError
 
 TEMPORARY_PREFIX = ".komad-"
 """Start of temporary names: the leading dot hides them from globs and watchers."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""No room is left: it goes on when some is made."""
+LOST = frozenset(
+    {
+        errno.EIO,
+        errno.EROFS,
+        errno.ESTALE,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.ENOTCONN,
+        errno.ETIMEDOUT,
+        errno.EHOSTDOWN,
+    }
+)
+"""The disk, or the way to it, is at fault and not what was written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,23 +73,20 @@ def apply_sharing(descriptor: int, path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a folder with all above it that are missing, each shared as `path` is.
-
-    Raises
-    ------
-    OSError
-        It cannot be made.
-    """
-    missing = [place for place in (path, *path.parents) if not place.exists()]
-    for place in reversed(missing):
-        place.mkdir(exist_ok=True)
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            apply_sharing(descriptor, path)
-        finally:
-            os.close(descriptor)
-    if not missing:
-        path.mkdir(exist_ok=True)  # raises when it is no folder
+    """Make a folder with all above it that are missing, each shared as `path` is. Errors as `atomic_file`."""
+    try:
+        missing = [place for place in (path, *path.parents) if not place.exists()]
+        for place in reversed(missing):
+            place.mkdir(exist_ok=True)
+            descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                apply_sharing(descriptor, path)
+            finally:
+                os.close(descriptor)
+        if not missing:
+            path.mkdir(exist_ok=True)  # raises when it is no folder
+    except OSError as error:
+        raise explained(path, error) from error
 
 
 @contextmanager
@@ -88,8 +100,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     ------
     DiskFullError
         No space or quota is left.
+    OutputLostError
+        The disk gives errors, is read-only, or its file system is lost.
     OutputError
-        The folder is missing, read-only, or its file system is lost.
+        The folder is missing, or anything else.
     """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{path.suffix}")
     try:
@@ -158,10 +172,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def explained(path: Path, error: OSError) -> DiskFullError | OutputError:
-    """Turn an error of the operating system while `path` was written into ours."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    """What it means that `path` cannot be written, and who is to blame: the disk, or this one file."""
+    if error.errno in FULL:
         return DiskFullError(f"cannot write {path}: {error.strerror}; free space in {path.parent}")
     place = (
         "" if error.filename is None or Path(error.filename).parent == path.parent else f" ({error.filename})"
     )
-    return OutputError(f"cannot write {path}: {error.strerror or error}{place}")
+    kind = OutputLostError if error.errno in LOST else OutputError
+    return kind(f"cannot write {path}: {error.strerror or error}{place}")

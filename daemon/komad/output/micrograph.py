@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from komad import __version__
 from komad.config import Output, Processing
-from komad.errors import OutputError
 from komad.formats import atomic, images, star
 from komad.model import MicrographResult, Movie, OutlierPixels, ReferenceFile
 from komad.output.detector import detector_notes, detector_record, detector_summary
@@ -187,15 +186,12 @@ def _pictures(result: MicrographResult, output: Output) -> dict[str, _Picture]:
 
 
 def _make_room(directory: Path, outdated: list[Path]) -> None:
-    try:
-        atomic.make_directory(directory)
-        for path in outdated:
+    atomic.make_directory(directory)
+    for path in outdated:
+        try:
             path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write to the output directory {directory}: {error.strerror} ({error.filename}); "
-            "check that it is mounted and that komad's user may write there"
-        ) from error
+        except OSError as error:
+            raise atomic.explained(path, error) from error
 
 
 def summarise(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from komad import __version__
-from komad.errors import DiskFullError, OutputError
+from komad.errors import OutputError
 from komad.formats import atomic, star
 from komad.model.stems import folded, unique_stem
 from komad.output.micrograph import SCHEMA_VERSION
@@ -142,7 +142,7 @@ class SessionIndex:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise _output_error(path, error) from error
+            raise atomic.explained(path, error) from error
 
 
 def _key(summary: Mapping[str, Any]) -> tuple[int, str]:
@@ -196,12 +196,4 @@ def _append(path: Path, data: bytes) -> None:
                 file.truncate(before)
                 raise
     except OSError as error:
-        raise _output_error(path, error) from error
-
-
-def _output_error(path: Path, error: OSError) -> OutputError | DiskFullError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFullError(f"no space left for {path}; it goes on by itself when there is room again")
-    return OutputError(
-        f"cannot write {path}: {error.strerror}; check that it is mounted and writable for komad's user"
-    )
+        raise atomic.explained(path, error) from error

@@ -11,7 +11,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 
-from komad.errors import BusyError, DiskFullError, KomadError, StoreError
+from komad.errors import BusyError, DamagedError, DiskFullError, KomadError, StoreDiskError, StoreError
 from komad.mounts import network_of, read_mounts
 from komad.store import schema
 
@@ -152,16 +152,26 @@ def _explain(error: DatabaseError, path: Path) -> KomadError:
         return DiskFullError(f"no space is left for the database {path}: make room on its disk")
     if name.startswith("SQLITE_BUSY"):
         return BusyError(f"the database {path} is kept locked by another program; trying again")
+    if name.startswith("SQLITE_IOERR") or name == "SQLITE_READONLY_DBMOVED":
+        return StoreDiskError(f"the disk of the database {path} gives errors ({name}): look at the disk")
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return damaged(path, str(error.orig))
     advice = {
         "SQLITE_READONLY": "it or its folder cannot be written: check owner and permissions",
         "SQLITE_CANTOPEN": "it cannot be opened: check owner and permissions of the folder",
-        "SQLITE_CORRUPT": "it is damaged: restore a copy, or move it away and start anew; results stay as they are",
-        "SQLITE_NOTADB": "it is not a database: move it away and start anew",
     }
     for prefix, text in advice.items():
         if name.startswith(prefix):
-            return StoreError(f"the database {path} cannot be used: {text}")
+            return StoreDiskError(f"the database {path} cannot be used: {text}")
     return StoreError(f"the database {path} cannot be used: {error.orig}")
+
+
+def damaged(path: Path, how: str) -> DamagedError:
+    """Say that the database cannot be trusted, and what to do."""
+    return DamagedError(
+        f"the database {path} is damaged ({how}): `komad rebuild` sets it aside and makes a new one from the results "
+        "and archives, which stay as they are"
+    )
 
 
 def refuse_network(directory: Path, mounts: str) -> None:

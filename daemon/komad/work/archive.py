@@ -209,10 +209,7 @@ def _write(
     sha256: str,
     on_frame: Callable[[int], None] | None,
 ) -> FileChecksum:
-    try:
-        make_directory(path.parent)
-    except OSError as error:
-        raise OutputError(f"cannot make the archive directory {path.parent}: {error.strerror}") from error
+    make_directory(path.parent)
     _refuse_another(path, sha256)
     return write_mrcz(
         path,

@@ -44,6 +44,7 @@ from komad.work.disk import absence, shortage
 from komad.work.exits import Exit
 from komad.work.gain_check import GainChecker
 from komad.work.neighbours import Neighbours
+from komad.work.patience import patient
 
 logger = structlog.get_logger(__name__)
 
@@ -80,7 +81,8 @@ class AssemblyLine:
 
     def __init__(self, settings: Settings, store: Store, worker_id: str, device: Device) -> None:
         self._settings = settings
-        self._store = store
+        self._hurry = threading.Event()
+        self._store = store = patient(store, self._hurry)
         self._worker_id = worker_id
         self._device = device
         self._neighbours = Neighbours(store, settings, device)
@@ -113,6 +115,7 @@ class AssemblyLine:
 
     def abandon(self) -> None:
         """Return every job in hand to the queue without blame, for the process ends now."""
+        self._hurry.set()
         self.stop()
         for job in list(self._in_hand.values()):
             with suppress(KomadError):

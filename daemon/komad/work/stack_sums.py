@@ -11,8 +11,7 @@ from pathlib import Path
 import blosc
 import numpy as np
 
-from komad.errors import OutputError
-from komad.formats.atomic import write_bytes
+from komad.formats.atomic import make_directory, write_bytes
 from komad.model import Movie, OutlierPixels, StackFacts, StackSum
 from komad.store import StackSumRow
 
@@ -29,10 +28,7 @@ def save(directory: Path, movie: Movie, stack_sum: StackSum) -> StackSumRow:
     DiskFullError, OutputError
         The file cannot be written.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make {directory}: {error.strerror}") from error
+    make_directory(directory)
     name = f"{movie.movie_id}.sum"
     packed = pack(stack_sum)
     write_bytes(directory / name, packed)

@@ -19,7 +19,7 @@ import structlog
 
 from komad import log
 from komad.config import Settings
-from komad.errors import BusyError, DeviceError, KomadError
+from komad.errors import BusyError, DeviceError, DiskFullError, KomadError, StoreDiskError
 from komad.output.sharing import share_results
 from komad.store import Store
 from komad.work.assembly_line import AssemblyLine
@@ -62,7 +62,9 @@ class Worker:
         signal.signal(
             signal.SIGINT, signal.SIG_IGN
         )  # Ctrl-C reaches all of the terminal; the daemon tells us
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the same; the daemon starts us anew with other settings
+        signal.signal(
+            signal.SIGHUP, signal.SIG_IGN
+        )  # the same; the daemon starts us anew with other settings
         signal.signal(signal.SIGTERM, self._on_signal)
         self._line.start()
         self._gpu.start()
@@ -91,7 +93,7 @@ class Worker:
         self._beater.beat()
         try:
             return self._store.beat(self._worker_id, activity, self._gpu.state(), patience_s=BEAT_PATIENCE_S)
-        except BusyError:
+        except (BusyError, DiskFullError, StoreDiskError):
             return True
 
     def _is_orphan(self) -> bool:
@@ -122,7 +124,7 @@ def main(arguments: list[str]) -> Exit:
             store.set_aside(name, str(error))
             raise
         finally:
-            with suppress(BusyError):  # the supervisor removes it, too
+            with suppress(BusyError, DiskFullError, StoreDiskError):  # the supervisor removes it, too
                 store.remove_worker(worker_id, patience_s=BEAT_PATIENCE_S)
 
 
