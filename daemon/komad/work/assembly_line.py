@@ -222,7 +222,8 @@ class AssemblyLine:
             correct, stack_sum, timings = following
             correct = self._begin(correct)
             with self._blaming(correct, loaded.movie):
-                self._correct(correct, loaded.movie, loaded.frames, stack_sum, timings)
+                movie = self._store.movie(correct.movie_id)  # values were supplied meanwhile, perhaps
+                self._correct(correct, movie, loaded.frames, stack_sum, timings)
 
     def _archive(
         self, job: Job, loaded: _Loaded, frames: Array
