@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from contextlib import suppress
+from pathlib import Path
+
+EXTENSION_S = 60
+"""How much longer a start may take, each time that it says so."""
 
 
 def is_wanted() -> bool:
@@ -24,3 +29,18 @@ def notify(message: str) -> None:
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link:
         link.setblocking(False)
         link.sendto(message.encode(), address)
+
+
+def take_longer() -> None:
+    """Ask for more time to start; to be repeated within `EXTENSION_S`."""
+    notify(f"EXTEND_TIMEOUT_USEC={EXTENSION_S * 1_000_000}")
+
+
+def waits_in_kernel(thread: threading.Thread) -> bool:
+    """Whether a thread waits uninterruptibly (state D), for a disk or a server: a new start does not cure that."""
+    with suppress(OSError, IndexError):
+        status = Path(f"/proc/self/task/{thread.native_id}/stat").read_text(
+            encoding="utf-8", errors="replace"
+        )
+        return status.rpartition(")")[2].split()[0] == "D"
+    return False

@@ -120,10 +120,7 @@ class Watcher:
         self._on_candidate = on_candidate
         self._on_unreadable = on_unreadable
         self._clock = clock
-        leave_out = [folder.directory for folder in folders]
-        for folder in folders:
-            references = folder.references
-            leave_out += [path for path in (references.gain, references.dark, references.defects) if path]
+        leave_out = _left_out(folders)
         self._folders = [_Folder(index, folder, leave_out) for index, folder in enumerate(folders)]
         self._last_sweep = clock()
         self._hints: queue.SimpleQueue[tuple[int, str, bool] | None] = queue.SimpleQueue()
@@ -138,6 +135,19 @@ class Watcher:
     def last_sweep(self) -> float:
         """When the watcher last got on, by `clock`: the end of a sweep, or of a file in a long one."""
         return self._last_sweep
+
+    @property
+    def thread(self) -> threading.Thread:
+        """Where it works."""
+        return self._thread
+
+    def reload(self, folders: Sequence[WatchFolder], watching: Watching) -> None:
+        """Go on with other settings of the same folders, from the next look on."""
+        leave_out = _left_out(folders)
+        for folder, settings in zip(self._folders, folders, strict=True):
+            folder.settings = settings
+            folder.selection = Selection(settings, leave_out)
+        self._watching = watching
 
     def status(self) -> tuple[FolderStatus, ...]:
         """Return how each folder stood at the last sweep, in the order of the configuration."""
@@ -334,6 +344,15 @@ class Watcher:
         except Exception as error:  # noqa: BLE001 - a file that no reader foresaw must not end the session
             return MovieError(f"{path}: cannot be read ({type(error).__name__}: {error})")
         return None
+
+
+def _left_out(folders: Sequence[WatchFolder]) -> list[Path]:
+    """Paths that are no movies: the folders themselves, which have their own turn, and references."""
+    left_out = [folder.directory for folder in folders]
+    for folder in folders:
+        references = folder.references
+        left_out += [path for path in (references.gain, references.dark, references.defects) if path]
+    return left_out
 
 
 def _summary(errors: Mapping[str, str]) -> str:

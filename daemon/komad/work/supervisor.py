@@ -29,6 +29,8 @@ logger = structlog.get_logger(__name__)
 
 COMMAND = (sys.executable, "-m", "komad.work.worker")
 DISK_INTERVAL_S = 5.0
+END_LIMIT_S = 60.0
+"""A silent worker is ended well before this time is over, too."""
 KILL_LIMIT_S = 5.0
 """How long a killed worker is waited for."""
 N_BAD_PROBES = 3
@@ -51,6 +53,10 @@ class _Worker:
     start_at: float = 0.0
     """Not started again before this."""
     n_failures: int = 0
+    n_stops: int = 0
+    """How often the process was asked to end."""
+    unkillable: subprocess.Popen[str] | None = None
+    """The process before, which was killed and hangs in the kernel; no other one takes its place meanwhile."""
 
     def gone(self) -> None:
         """Forget the process."""
@@ -112,6 +118,8 @@ class Supervisor:
         self._aside: dict[str, _Aside] = {}
         self._check_disk_at = 0.0
         self._release_at = 0.0
+        self._n_drains = 0
+        self._how_it_ended = ""
 
     def start(self) -> None:
         """Take back what workers of an earlier life left behind. Only one komad runs here, so none of them counts."""
@@ -130,9 +138,42 @@ class Supervisor:
         self._return_jobs()
         self._settle_devices(now)
         for worker in self._workers:
-            if starting and worker.process is None and now >= self._may_start_at(worker):
+            if worker.unkillable is not None and worker.unkillable.poll() is not None:
+                worker.unkillable = None
+            if (
+                starting
+                and worker.process is None
+                and worker.unkillable is None
+                and now >= self._may_start_at(worker)
+            ):
                 self._spawn(worker, now)
         self._check_disk()  # last: it writes, and waits when the database is locked
+
+    def reload(self, settings: Settings, *, renew: bool) -> None:
+        """Go on with other settings; `renew` starts each worker anew with them, after the jobs in hand."""
+        self._settings = settings
+        for worker in self._workers:
+            if renew and worker.process is not None:
+                self._ask_to_end(worker, 1)
+
+    def is_proven(self) -> bool:
+        """Whether a worker has passed its probe and beats."""
+        return any(worker.pulse.beat for worker in self._workers)
+
+    def hopeless(self) -> str:
+        """Why no worker gets ready, when each has ended `N_BAD_PROBES` times in a row; else ''."""
+        failing = all(worker.n_failures >= N_BAD_PROBES for worker in self._workers)
+        return self._how_it_ended if failing else ""
+
+    def stuck(self) -> list[str]:
+        """Say which workers were killed and do not die, for people."""
+        return [
+            f"a worker of {worker.device} (pid {worker.unkillable.pid}) was killed and does not end: it waits in the "
+            "kernel for a disk, a server or a driver; its jobs went back to the queue; dmesg may say for what, "
+            "a restart of komad does not help"
+            for worker in self._workers
+            if worker.unkillable is not None
+        ]
 
     @property
     def n_alive(self) -> int:
@@ -140,19 +181,20 @@ class Supervisor:
         return sum(worker.process is not None for worker in self._workers)
 
     def healthy(self) -> bool:
-        """Whether not every worker is silent; one that is to be started counts as well."""
+        """Whether each worker that fell silent was ended: it falls to `tick`, so one that was not shows a fault."""
         now = self._clock()
-        timeout_s = self._settings.queue.lease_timeout_s
-        return not self._workers or any(
-            worker.process is None or not is_silent(worker.pulse, now=now, timeout_s=timeout_s)
+        timeout_s = self._settings.queue.lease_timeout_s + END_LIMIT_S
+        return not any(
+            worker.process is not None and is_silent(worker.pulse, now=now, timeout_s=timeout_s)
             for worker in self._workers
         )
 
     def drain(self) -> None:
         """Ask the workers to end after the jobs in hand; a second time: to give them back and end at once."""
+        self._n_drains += 1
         for worker in self._workers:
             if worker.process is not None:
-                worker.process.send_signal(signal.SIGTERM)
+                self._ask_to_end(worker, self._n_drains)
 
     def kill(self) -> None:
         """End every worker now and return its jobs."""
@@ -178,11 +220,19 @@ class Supervisor:
             logger.error(
                 "worker was silent and is ended", worker=worker.worker_id, silent_s=round(silent_s, 1)
             )
-            with suppress(subprocess.TimeoutExpired):
-                worker.process.wait(
-                    1.0
-                )  # one that hangs in a lost mount dies later; its lease is gone anyway
+            try:
+                worker.process.wait(1.0)
+            except subprocess.TimeoutExpired:
+                worker.unkillable = worker.process
+                logger.error("worker does not end", reason=self.stuck()[-1])
             self._lost(worker, f"showed no sign of life for {silent_s:.0f} s and was ended", now)
+
+    def _ask_to_end(self, worker: _Worker, n_stops: int) -> None:
+        """Send the signal, unless the process had as many: each further one makes it more urgent."""
+        assert worker.process is not None
+        if worker.n_stops < n_stops:
+            worker.process.send_signal(signal.SIGTERM)
+            worker.n_stops += 1
 
     def _ended(self, worker: _Worker, status: int, now: float) -> None:
         if status == Exit.STOPPED:
@@ -192,7 +242,7 @@ class Supervisor:
             worker.n_failures, worker.start_at = 0, now
             worker.gone()
             return
-        how = _how_it_ended(status)
+        how = self._how_it_ended = _how_it_ended(status)
         logger.error("worker ended", worker=worker.worker_id, device=str(worker.device), how=how)
         self._lost(worker, how, now)
         if status == Exit.BAD_DEVICE:
@@ -282,6 +332,7 @@ class Supervisor:
         with suppress(BrokenPipeError), process.stdin:  # one that died at once is seen in the next tick
             process.stdin.write(self._settings.model_dump_json())
         worker.process = process
+        worker.n_stops = 0
         worker.started_at = now
         worker.pulse = Pulse(beat=None, seen_at=now)
         logger.info("worker started", worker=worker.worker_id, device=str(device), pid=process.pid)
