@@ -31,8 +31,12 @@ def fail_as_told(stem: str, where: str) -> None:
         time.sleep(1000)
     if f"waits-in-{where}" in stem and once(stem, where):
         time.sleep(3)
+    if f"raises-once-in-{where}" in stem and once(stem, where):
+        raise RuntimeError("a bug")
     if f"raises-in-{where}" in stem:
         raise RuntimeError("a bug")
+    if f"fills-memory-in-{where}" in stem and once(stem, where):
+        raise MemoryError("cannot allocate 9 GB")
     if f"breaks-device-in-{where}" in stem and once(stem, where):
         device.rfft2 = lambda picture: picture[:, :129]
         raise RuntimeError("the device gave nonsense")

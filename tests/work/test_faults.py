@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,42 @@ def test_silent_worker(start: Start, store: Store, make_movie: MakeMovie) -> Non
     assert states(store) == {"stops-in-correct": ("done", "done")}
     correct = store.jobs_of(1)[JobKind.CORRECT]
     assert any("no sign of life" in entry.detail for entry in store.history(correct.job_id))
+
+
+def test_locked_database(start: Start, store: Store, make_movie: MakeMovie) -> None:
+    """A program that keeps the database locked for longer than a lease costs no worker its job."""
+    store.add_movie(make_movie("waits-in-correct"))
+    supervisor = start(lease_timeout_s=3)
+    correct = store.jobs_of(1)[JobKind.CORRECT]
+    wait_until(lambda: store.job(correct.job_id).attempt == 1, tick=supervisor.tick)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        unlock_at = time.monotonic() + 8
+        wait_until(lambda: time.monotonic() > unlock_at, tick=supervisor.tick)
+    wait_until(lambda: all_ended(store), tick=supervisor.tick)
+    assert states(store) == {"waits-in-correct": ("done", "done")}
+    assert [entry.event for entry in store.history(correct.job_id)] == ["release", "claim", "finish"]
+
+
+def test_memory_that_is_too_small_for_a_moment(start: Start, store: Store, make_movie: MakeMovie) -> None:
+    """The movie is tried again by the same worker."""
+    for stem in ("fills-memory-in-correct", "fills-memory-in-read"):
+        store.add_movie(make_movie(stem))
+    supervisor = start()
+    wait_until(lambda: all_ended(store), tick=supervisor.tick)
+    assert set(states(store).values()) == {("done", "done")}
+    told = [entry for job_id in range(1, 5) for entry in store.history(job_id) if entry.error_code]
+    assert [(entry.error_code, entry.state) for entry in told] == [("memory", "queued")] * 2
+
+
+def test_bad_device_does_not_fail_movies(start: Start, store: Store, make_movie: MakeMovie) -> None:
+    """Where every movie fails the device is set aside; with one try each, all are done when it works again."""
+    for number in range(3):
+        store.add_movie(make_movie(f"raises-once-in-correct{number}"))
+    supervisor = start(max_attempts=1)
+    wait_until(lambda: all_ended(store), tick=supervisor.tick)
+    assert set(states(store).values()) == {("done", "done")}
+    wait_until(lambda: not store.bad_devices(), tick=supervisor.tick)
 
 
 def test_bug_in_the_program(start: Start, store: Store, make_movie: MakeMovie) -> None:

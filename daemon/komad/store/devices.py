@@ -143,10 +143,11 @@ def _put_faults(connection: Connection, device: str, faults: Sequence[Fault]) ->
 def _give_tries_back(connection: Connection, device: str, fault: Fault) -> None:
     """Do not count the tries of a job on a bad device, unless that was done before or a person queued it anew."""
     row = changes.job_row(connection, fault.job_id)
-    if row.spared or row.failed_on != device or row.state not in {JobState.QUEUED, JobState.FAILED}:
+    waits = row.state in {JobState.QUEUED, JobState.HELD}
+    if row.spared or row.failed_on != device or not (waits or row.state == JobState.FAILED):
         return
     values = {"attempt": max(0, row.attempt - fault.n), "spared": True, "not_before": ""}
-    if row.state == JobState.QUEUED:
+    if waits:
         connection.execute(update(jobs).where(jobs.c.job_id == row.job_id).values(values))
         return
     changes.change(connection, row, JobEvent.REQUEUE, **values)
