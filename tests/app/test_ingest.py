@@ -26,6 +26,7 @@ from komad.model import Candidate, JobKind, JobState, Movie
 from komad.store import Store
 from komad.store.listing import list_jobs
 from komad.store.overview import read_overview
+from komad.store.rows import PausedBy
 from komad.watch import Watcher
 from komad.work.archive import read_source
 from tests.app.conftest import RunningDaemon
@@ -180,12 +181,12 @@ def test_rewritten_before_it_is_archived(run_daemon: Run, config: Path) -> None:
     camera, output = config.parent / "camera", config.parent / "output"
     path = write_movie(camera / "a.mrc", seed=1)
     with Store(config.parent / "state").open() as store:
-        store.pause("the test rewrites a movie")
+        store.pause("the test rewrites a movie", PausedBy.PERSON)
         daemon = run_daemon()
         wait_until(lambda: len(store.known_files()) == 1)
         write_movie(path, seed=2)
         wait_until(lambda: len(store.known_files()) == 2)
-        store.resume()
+        store.resume(PausedBy.PERSON)
         wait_until(lambda: published(config) == ["a-2"], limit_s=LIMIT_S)
         archive = store.jobs_of(1)[JobKind.ARCHIVE]
         assert (archive.state, archive.error_code) == (JobState.FAILED, "movie_changed")
@@ -237,11 +238,11 @@ def test_removed_while_queued(run_daemon: Run, config: Path) -> None:
     write_movie(camera / "b.mrc", seed=2)
     config.write_text(config.read_text() + "\n[queue]\nmax_attempts = 2\n")
     with Store(config.parent / "state").open() as store:
-        store.pause("the test removes a movie")
+        store.pause("the test removes a movie", PausedBy.PERSON)
         daemon = run_daemon()
         wait_until(lambda: len(store.known_files()) == 2)
         path.rename(config.parent / "away.mrc")
-        store.resume()
+        store.resume(PausedBy.PERSON)
         archive = next(
             job for job in list_jobs(store.state_directory) if job.stem == "a" and job.kind == "archive"
         )
