@@ -298,3 +298,20 @@ def test_memory(big: Given, asked: dict[str, Any], known: dict[str, Any]) -> Non
         assert MEMORY.used == before
     for stage, n_bytes in known_bytes(**known).items():
         assert 0.9 * n_bytes < peaks[stage] < 1.01 * n_bytes, stage
+
+
+def test_the_plan_makes_no_other_pictures() -> None:
+    """However many frames come at a time, and whether they stay: motion and pictures are the same to the last bit."""
+    movie = given(with_pattern=True)
+    plans: list[dict[str, Any]] = [
+        {},
+        {"at_a_time": 2, "resident": True},
+        {"at_a_time": 4, "resident": False},
+    ]
+    with device_on_the_host():
+        found = [corrected(movie, on_a_device(movie, **plan)) for plan in plans]
+    for other in found[1:]:
+        for name in ("sum_unweighted", "sum_dose_weighted", "sum_even", "sum_odd", "power_spectrum"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(found[0], name))
+        np.testing.assert_array_equal(other.motion.shifts_px, found[0].motion.shifts_px)
+        assert other.detector == found[0].detector

@@ -99,6 +99,28 @@ def test_correct_for_every_kind_of_pixel(cupy: Any, dtype: str, resident: bool) 
     np.testing.assert_allclose(ours.get(), theirs, rtol=1e-4, atol=1e-3)
 
 
+def test_correct_however_the_frames_come(cupy: Any) -> None:
+    """In groups of any size the sums are the same to the last bit: less memory makes no other picture."""
+    frames, references_there = movie(), tuple(map(cupy.asarray, references()))
+    outliers, coefficients = (
+        kernels.plan_outliers(some_outliers(), SHAPE),
+        np.random.default_rng(5).normal(0, 1, (N_FRAMES, 3)).astype(np.float32),
+    )
+    found = [
+        kernels.correct(
+            DeviceFrames(frames, PinnedUploader(), at_a_time=at_a_time, resident=False),
+            *references_there,
+            outliers,
+            shifts=field(2.0),
+            coefficients=coefficients,
+        ).get()
+        for at_a_time in (1, 2, N_FRAMES)
+    ]
+    assert found[0].std() > 1
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
 @pytest.mark.parametrize("size", [0.0, 20.0, 400.0])
 def test_correct_at_the_edges(cupy: Any, size: float) -> None:
     """What left the frame, in some or all frames, is made up as on the CPU; frames without a coefficient stay out."""

@@ -185,8 +185,9 @@ KERNEL accumulate(
     const Place place = place_of(y, x, ny, nx);
     const bool is_open = n_covering[item] > 0 && n_covering[item] < n_used;
     const Source *source = sources + (long long)(y / BLOCK_Y) * blocks_x + x / BLOCK_X;
-    float total[N_SUMS], all = 0;
-    for (int r = 0; r < N_SUMS; ++r) total[r] = 0;
+    // Frame is added after frame, so that it makes no difference how many of them come in a group.
+    float total[N_SUMS], all = plain[item];
+    for (int r = 0; r < N_SUMS; ++r) total[r] = sums[r * n_items + item];
     for (int g = 0; g < n_group; ++g) {
         const int t = used[g];
         if (is_open) {
@@ -200,8 +201,8 @@ KERNEL accumulate(
         for (int r = 0; r < N_SUMS; ++r) total[r] += coefficients[(long long)t * N_SUMS + r] * value;
         all += value;
     }
-    for (int r = 0; r < N_SUMS; ++r) sums[r * n_items + item] += total[r];
-    plain[item] += all;
+    for (int r = 0; r < N_SUMS; ++r) sums[r * n_items + item] = total[r];
+    plain[item] = all;
 }
 
 // partial[tile, lane]: sum of the frames that cover the pixels of a tile, in every LANES-th column, and how many values.
