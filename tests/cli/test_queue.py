@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from komad.model import JobKind, JobState
-from komad.store import Store
+from komad.store import PausedBy, Store
 from tests.cli.conftest import Komad
 
 
@@ -119,6 +120,92 @@ def test_retry_again_makes_done_jobs_again(komad: Komad, config: Path, store: St
     assert "nothing to retry" in komad("retry", "a", "-c", config).out
     komad("retry", "a", "--again", "-c", config)
     assert states(store, 1)[JobKind.CORRECT] is JobState.QUEUED
+
+
+def test_retry_of_many_says_how_many(komad: Komad, config: Path, store: Store) -> None:
+    """A dry run changes nothing and names the jobs; both say how many; a time can be given as an age or a date."""
+    assert komad("retry", "--failed", "--dry-run", "-c", config).out == (
+        "b archive: failed\n1 job(s) would be queued\n"
+    )
+    assert states(store, 2)[JobKind.ARCHIVE] is JobState.FAILED
+    for too_late in ("0s", "2999-01-01T00:00"):
+        assert "nothing to retry" in komad("retry", "--failed", "--since", too_late, "-c", config).out
+    outcome = komad("retry", "--failed", "--code", "movie_truncated", "--since", "2h", "-c", config)
+    assert outcome.out == "b archive: queued\n1 job(s) queued\n"
+    assert states(store, 2)[JobKind.ARCHIVE] is JobState.QUEUED
+    assert komad("retry", "--failed", "--since", "yesterday", "-c", config).code == 2
+    assert komad("retry", "b", "--since", "2h", "-c", config).code == 2
+
+
+def test_one_that_refuses_does_not_stop_the_others(komad: Komad, config: Path, store: Store) -> None:
+    """What changed between looking and doing is said at the end, with the exit code of a wrong argument."""
+    store.cancel(store.jobs_of(1)[JobKind.CORRECT].job_id)
+    outcome = komad("retry", "b", "b", "a", "-c", config)
+    assert (outcome.code, outcome.out) == (
+        2,
+        "b archive: queued\na correct: held (pixel size and dose per frame unknown)\n",
+    )
+    assert "cannot requeue" in outcome.err
+
+
+def test_changes_as_json(komad: Komad, config: Path, store: Store) -> None:
+    """Every job with the state it then has."""
+    document = json.loads(komad("retry", "b", "--json", "-c", config).out)
+    archive = store.jobs_of(2)[JobKind.ARCHIVE]
+    assert document == {
+        "schema_version": 1, "dry_run": False,
+        "jobs": [
+            {"job_id": archive.job_id, "movie_id": 2, "stem": "b", "kind": "archive", "state": "queued", "reason": ""},
+        ],
+    }  # fmt: skip
+    assert json.loads(komad("pause", "-r", "x", "--json", "-c", config).out)["paused"] == {"person": "x"}
+    assert json.loads(komad("resume", "--json", "-c", config).out)["paused"] == {}
+
+
+def test_hold_and_release(komad: Komad, config: Path, store: Store) -> None:
+    """What waits is held with the reason until it is released; what a person does not hold is not released."""
+    komad("retry", "b", "-c", config)
+    outcome = komad("hold", "b", "--reason", "ask Ann", "-c", config)
+    assert outcome.out == "b correct: held (ask Ann)\nb archive: held (ask Ann)\n"
+    assert store.claim("w") is None
+    assert "1 archive ask Ann" in komad("status", "-c", config).out
+    assert "nothing to release" in komad("release", "a", "-c", config).out
+    outcome = komad("release", "b", "-c", config)
+    assert outcome.out.startswith("b archive: queued\nb correct: held (")
+    assert "nothing to release" in komad("release", "b", "-c", config).out
+
+
+def test_pause_and_resume(komad: Komad, config: Path, store: Store) -> None:
+    """No job is claimed until a person resumes; the disk's own pause stays; status and both commands say so."""
+    komad("retry", "b", "-c", config)
+    outcome = komad("pause", "--reason", "the disk is moved", "-c", config)
+    assert (outcome.code, outcome.out) == (0, "paused by person: the disk is moved\n")
+    assert "komad paused: by a person (the disk is moved)" in komad("status", "-c", config).out
+    store.pause("disk: full", PausedBy.DISK)
+    assert komad("resume", "-c", config).out == "paused by disk: disk: full\n"
+    assert store.claim("w") is None
+    store.resume(PausedBy.DISK)
+    assert komad("resume", "-c", config).out == "nobody had paused\njobs are started\n"
+    assert store.claim("w") is not None
+
+
+def test_jobs_shows_devices_that_are_set_aside(komad: Komad, config: Path, store: Store) -> None:
+    """Below the table, and in JSON."""
+    store.set_aside("cuda:1", "[it] is lost")
+    assert "cuda:1 is set aside: [it] is lost" in komad("jobs", "-c", config).out
+    document = json.loads(komad("jobs", "--json", "-c", config).out)
+    assert document["bad_devices"] == [{"device": "cuda:1", "reason": "[it] is lost"}]
+
+
+def test_a_lease_of_the_configuration(komad: Komad, config: Path, store: Store) -> None:
+    """A worker is silent for status when its lease is over, as configured."""
+    store.register_worker("w", boot_id="b", pid=1, device="cpu")
+    with store.write() as connection:
+        past = (datetime.now(UTC) - timedelta(seconds=60)).isoformat(timespec="milliseconds")
+        connection.exec_driver_sql("UPDATE workers SET beat_at = ?", (past,))
+    assert not json.loads(komad("status", "--json", "-c", config).out)["running"]
+    config.write_text(config.read_text() + "[queue]\nlease_timeout_s = 300\n")
+    assert json.loads(komad("status", "--json", "-c", config).out)["running"]
 
 
 def test_cancel_takes_what_waits_and_retry_brings_it_back(komad: Komad, config: Path, store: Store) -> None:

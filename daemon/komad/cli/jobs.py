@@ -1,4 +1,4 @@
-"""`komad jobs`, `show`, `retry`, `supply`: what is queued, why, and how to make it go on."""
+"""`komad jobs`, `show`, `supply`: what is queued, why, and what it waits for."""
 
 from __future__ import annotations
 
@@ -52,13 +52,22 @@ def jobs(
 
     Example: komad jobs --state failed
     """
-    from komad.store.listing import list_jobs
+    from rich.markup import escape
 
-    found = list_jobs(_state_directory(config), state=state, kind=kind, limit=limit)
+    from komad.store.listing import list_jobs
+    from komad.store.overview import read_bad_devices
+
+    directory = state_directory(config)
+    found = list_jobs(directory, state=state, kind=kind, limit=limit)
+    bad = read_bad_devices(directory)
     if json:
-        print(jsonlib.dumps({"schema_version": 1, "jobs": [asdict(job) for job in found]}, indent=1))
+        aside = [{"device": it.device, "reason": it.reason} for it in bad]
+        document = {"schema_version": 1, "jobs": [asdict(job) for job in found], "bad_devices": aside}
+        print(jsonlib.dumps(document, indent=1))
     else:
         _print(_table(found))
+        for it in bad:
+            _print(f"[bold red]{it.device} is set aside:[/] {escape(it.reason)}")
 
 
 def show(
@@ -72,72 +81,11 @@ def show(
     """
     from komad.store.listing import find_movie
 
-    record = find_movie(_state_directory(config), movie)
+    record = find_movie(state_directory(config), movie)
     if json:
         print(jsonlib.dumps({"schema_version": 1, **asdict(record)}, indent=1))
     else:
         _show(record)
-
-
-def retry(
-    movies: Annotated[list[str] | None, typer.Argument(help="Stems, numbers or paths.")] = None,
-    config: ConfigOption = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Every job that failed.")] = False,
-    code: Annotated[
-        str | None,
-        typer.Option("--code", help="Every job that failed with this error code, e.g. movie_truncated."),
-    ] = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="Also what is done: make the micrographs of these movies again.")
-    ] = False,
-) -> None:
-    """Queue jobs again that failed or were cancelled, with all their attempts.
-
-    Example: komad retry --failed --code movie_truncated
-    """
-    from komad.store import Store
-    from komad.store.listing import find_movie, list_jobs
-
-    if bool(movies) == (failed or code is not None):
-        raise typer.BadParameter("name movies, or use --failed or --code")
-    directory = _state_directory(config)
-    if movies:
-        chosen = [_to_retry(find_movie(directory, movie), again=again) for movie in movies]
-    else:
-        chosen = [[job] for job in reversed(list_jobs(directory, state=State.FAILED, code=code))]
-    with Store(directory).open(create=False) as store:
-        for job in (job for group in chosen for job in group):
-            now = store.retry(job.job_id)
-            print(f"{job.stem} {job.kind}: {now.state}{f' ({now.reason})' if now.reason else ''}")
-    if not any(chosen):
-        print("nothing to retry: no job failed or was cancelled")
-
-
-def cancel(
-    movies: Annotated[list[str], typer.Argument(help="Stems, numbers or paths.")],
-    config: ConfigOption = None,
-) -> None:
-    """Take movies out of the queue: what is done stays, what waits is not done. `komad retry` brings it back.
-
-    Example: komad cancel FoilHole_7654321_Data_1
-    """
-    from komad.store import Store
-    from komad.store.listing import find_movie
-
-    directory = _state_directory(config)
-    waiting = [
-        job
-        for movie in movies
-        for job in find_movie(directory, movie).jobs
-        if job.state in {State.HELD, State.QUEUED}
-    ]
-    with Store(directory).open(create=False) as store:
-        # The last of a movie first: without it, the end of the archive job would not let it go on in between.
-        for job in reversed(waiting):
-            store.cancel(job.job_id)
-            print(f"{job.stem} {job.kind}: cancelled")
-    if not waiting:
-        print("nothing to cancel: no job waits; one that runs ends by itself")
 
 
 def supply(
@@ -173,7 +121,7 @@ def supply(
     values = {name: value for name, value in given.items() if value is not None}
     if not values:
         raise typer.BadParameter("name at least one value, e.g. --pixel-size 0.83")
-    directory = _state_directory(config)
+    directory = state_directory(config)
     records = [find_movie(directory, name) for name in movie or ()]
     targets = [record.movie_id for record in records] if movie else [None]
     with Store(directory).open(create=False) as store:
@@ -187,15 +135,9 @@ def supply(
             )
 
 
-def _state_directory(config: Path | None) -> Path:
+def state_directory(config: Path | None) -> Path:
+    """The state directory that a command means."""
     return read_places(config_path(config)).state
-
-
-def _to_retry(record: MovieRecord, *, again: bool) -> list[JobLine]:
-    ended = [job for job in record.jobs if job.state in (State.FAILED, State.CANCELLED)]
-    if ended or not again:
-        return ended
-    return [job for job in record.jobs if job.kind == Kind.CORRECT]
 
 
 def _table(found: list[JobLine]) -> Table:

@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 
 from komad import __version__
-from komad.cli import config, demo, doctor, exits, gain, jobs, plot, process, run, simulate, status, verify
+from komad.cli import (
+    config,
+    demo,
+    doctor,
+    exits,
+    gain,
+    jobs,
+    plot,
+    process,
+    queue,
+    run,
+    simulate,
+    status,
+    verify,
+)
 from komad.cli.options import GroupedCommand
 from komad.errors import KomadError
 
@@ -33,8 +47,12 @@ app.command(name="process", cls=GroupedCommand, short_help="Process movies now, 
 app.command(name="status", short_help="Show how the session goes.")(status.status)
 app.command(name="jobs", short_help="List jobs, the newest first.")(jobs.jobs)
 app.command(name="show", short_help="Show all that is known about one movie.")(jobs.show)
-app.command(name="retry", short_help="Queue jobs again that failed or were cancelled.")(jobs.retry)
-app.command(name="cancel", short_help="Take movies out of the queue.")(jobs.cancel)
+app.command(name="retry", short_help="Queue jobs again that failed or were cancelled.")(queue.retry)
+app.command(name="cancel", short_help="Take movies out of the queue.")(queue.cancel)
+app.command(name="hold", short_help="Keep movies from being processed until they are released.")(queue.hold)
+app.command(name="release", short_help="Let movies go on that were held by hand.")(queue.release)
+app.command(name="pause", short_help="Start no more jobs.")(queue.pause)
+app.command(name="resume", short_help="Start jobs again.")(queue.resume)
 app.command(name="supply", short_help="Supply parameters that movies wait for.")(jobs.supply)
 app.command(name="verify", short_help="Check archives against what they were when they were made.")(
     verify.verify

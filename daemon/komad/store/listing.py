@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from komad.errors import ParameterError
-from komad.store.overview import open_read_only
+from komad.store.overview import open_read_only, text_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +25,10 @@ class JobLine:
     state: str
     attempt: int
     reason: str
+    held_by: str
+    """archive, parameters, koma, gain, disk, folder or person; '' when it is not held."""
+    failed_on: str
+    """The device on which it failed unexpectedly; '' for none."""
     error_code: str
     error_message: str
     ended_at: str | None
@@ -65,10 +70,32 @@ class MovieRecord:
     """Summary of the correct job; None before it is done."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceLine:
+    """A movie's file as it was found, and how far its jobs are."""
+
+    movie_id: int
+    stem: str
+    path: str
+    size_bytes: int
+    mtime_ns: int
+    fingerprint: str
+    archive_state: str
+    correct_state: str
+
+
 _JOB_COLUMNS = (
-    "job_id, movie_id, stem, path, kind, state, attempt, reason, error_code, error_message, ended_at, seconds"
+    "job_id, movie_id, stem, path, kind, state, attempt, reason, held_by, failed_on, error_code, error_message,"
+    " ended_at, seconds"
 )
 _JOBS = f"SELECT {_JOB_COLUMNS} FROM jobs JOIN movies USING (movie_id)"  # noqa: S608 - a constant
+
+
+_SOURCES = (
+    "SELECT movie_id, stem, path, size_bytes, mtime_ns, fingerprint, archive.state, correct.state FROM movies"
+    " JOIN jobs AS archive USING (movie_id) JOIN jobs AS correct USING (movie_id)"
+    " WHERE archive.kind = 'archive' AND correct.kind = 'correct'"
+)
 
 
 def list_jobs(
@@ -77,9 +104,10 @@ def list_jobs(
     state: str | None = None,
     kind: str | None = None,
     code: str | None = None,
+    ended_since: datetime | None = None,
     limit: int | None = None,
 ) -> list[JobLine]:
-    """Jobs in this state, of this kind, with this error code; the newest first.
+    """Jobs in this state, of this kind, with this error code, ended since (with time zone); the newest first.
 
     Raises
     ------
@@ -88,12 +116,39 @@ def list_jobs(
     """
     wanted = {"state": state, "kind": kind, "error_code": code}
     chosen = {column: value for column, value in wanted.items() if value is not None}
-    where = f" WHERE {' AND '.join(f'{column} = ?' for column in chosen)}" if chosen else ""
+    conditions = [f"{column} = ?" for column in chosen]
+    values: list[str | int] = list(chosen.values())
+    if ended_since is not None:
+        conditions.append("ended_at >= ?")
+        values.append(text_of(ended_since))
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    values.append(-1 if limit is None else limit)
+    with open_read_only(state_directory) as connection:
+        rows = connection.execute(f"{_JOBS}{where} ORDER BY job_id DESC LIMIT ?", values)
+        return [_job(row) for row in rows]
+
+
+def list_sources(state_directory: Path, *, same_as: SourceLine | None = None) -> list[SourceLine]:
+    """Files of all movies, the oldest first; or of those that have the path or the content of one, itself among them.
+
+    Raises
+    ------
+    StoreError
+        There is no database, or it cannot be read.
+    """
+    wanted, values = "", {}
+    if same_as is not None:
+        wanted = (
+            " AND (path = :path"
+            " OR (fingerprint = :fingerprint AND size_bytes = :size_bytes AND mtime_ns = :mtime_ns))"
+        )
+        values = {name: getattr(same_as, name) for name in ("path", "fingerprint", "size_bytes", "mtime_ns")}
     with open_read_only(state_directory) as connection:
         rows = connection.execute(
-            f"{_JOBS}{where} ORDER BY job_id DESC LIMIT ?", (*chosen.values(), -1 if limit is None else limit)
+            f"{_SOURCES}{wanted} ORDER BY movie_id",
+            values,
         )
-        return [_job(row) for row in rows]
+        return [SourceLine(**dict(zip(SourceLine.__dataclass_fields__, row, strict=True))) for row in rows]
 
 
 def find_movie(state_directory: Path, text: str) -> MovieRecord:

@@ -22,6 +22,8 @@ N_LAST_ERRORS = 5
 N_LAST_WARNINGS = 5
 FOLDERS = "folders"
 """Key of `meta`: a list of `FolderState`, as JSON."""
+CLEANUP = "cleanup"
+"""Key of `meta`: a `CleanupState`, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +93,22 @@ class FolderState:
     """How long a sweep takes."""
     pause_s: float
     """Between two of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CleanupState:
+    """Movies that are removed once their archives are proven, as the daemon last saw them."""
+
+    n_removed: int
+    removed_bytes: int
+    """Of all movies whose archives are in the archive directory."""
+    n_due: int
+    due_bytes: int
+    """To be removed next."""
+    n_kept: int
+    """Old enough, and kept all the same."""
+    kept: Mapping[str, str]
+    """Stem -> why, of some of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +187,7 @@ def read_overview(state_directory: Path, *, now: datetime) -> Overview:
     StoreError
         There is no database in `state_directory`, or it cannot be read.
     """
-    hour_ago, ten_minutes_ago = (_text(now - timedelta(minutes=minutes)) for minutes in (60, 10))
+    hour_ago, ten_minutes_ago = (text_of(now - timedelta(minutes=minutes)) for minutes in (60, 10))
     with open_read_only(state_directory) as connection:
         n_movies = _one(connection, "SELECT count(*) FROM movies")
         last = connection.execute(
@@ -194,7 +212,14 @@ def read_overview(state_directory: Path, *, now: datetime) -> Overview:
             paused_by_person=_meta(connection, "pause:person"),
             bad_devices=_bad_devices(connection),
             folders=tuple(FolderState(**state) for state in json.loads(_meta(connection, FOLDERS) or "[]")),
+            cleanup=_cleanup(connection),
         )
+
+
+def read_bad_devices(state_directory: Path) -> tuple[BadDevice, ...]:
+    """Devices that are set aside. Raises as `read_overview`."""
+    with open_read_only(state_directory) as connection:
+        return _bad_devices(connection)
 
 
 @contextmanager
@@ -342,6 +367,11 @@ def _bytes_since(connection: sqlite3.Connection, kind: str, key: str, since: str
     return _one(connection, query, key, kind, since)
 
 
+def _cleanup(connection: sqlite3.Connection) -> CleanupState | None:
+    text = _meta(connection, CLEANUP)
+    return CleanupState(**json.loads(text)) if text else None
+
+
 def _meta(connection: sqlite3.Connection, key: str) -> str:
     rows = connection.execute("SELECT value FROM meta WHERE key = ?", (key,))
     return next((value for (value,) in rows), "")
@@ -351,7 +381,7 @@ def _one(connection: sqlite3.Connection, query: str, *values: str) -> int:
     return int(connection.execute(query, values).fetchone()[0])
 
 
-def _text(moment: datetime) -> str:
+def text_of(moment: datetime) -> str:
     """A time as the tables hold it."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
