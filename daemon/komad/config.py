@@ -278,6 +278,14 @@ class Archive(Section):
     """Effort; more than 1 hardly makes counts smaller."""
 
 
+class Cleanup(Section):
+    """Removal of the camera's files. Side files and everything that is no movie stay."""
+
+    delete_movies_after_h: Annotated[float, Field(ge=0, le=87600)] | None = None
+    """Hours after its archive was made that a movie is removed, if its archive then is proven, by reading both again,
+    to hold the same frames. Movies stay when left out."""
+
+
 class Workers(Section):
     """Who does the work."""
 
@@ -357,9 +365,18 @@ class Settings(BaseSettings):
     koma: Koma = Koma()
     gain_check: GainCheck = GainCheck()
     archive: Archive = Archive()
+    cleanup: Cleanup = Cleanup()
     workers: Workers = Workers()
     queue: Queue = Queue()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _removed_only_with_archive(self) -> Self:
+        if self.cleanup.delete_movies_after_h is not None and not self.archive.enabled:
+            raise ValueError(
+                "cleanup.delete_movies_after_h needs archive.enabled: without archives movies are lost"
+            )
+        return self
 
     @model_validator(mode="after")
     def _weighted_halves_of_something(self) -> Self:

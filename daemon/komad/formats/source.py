@@ -95,7 +95,11 @@ class SourceFile:
     def forget_cached(self) -> None:
         """Have what is read from now on come from the disk and not from memory; it is made durable before."""
         with explained(self.path):
-            os.fsync(self._descriptor)  # pages that wait to be written stay in memory
+            try:
+                os.fsync(self._descriptor)  # pages that wait to be written stay in memory
+            except OSError as error:
+                if error.errno not in {errno.EINVAL, errno.EROFS, errno.ENOTSUP}:  # nothing waits on such disks
+                    raise
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def blocks(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:

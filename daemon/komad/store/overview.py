@@ -177,6 +177,8 @@ class Overview:
     """Devices that are set aside."""
     folders: tuple[FolderState, ...] = ()
     """The watched ones."""
+    cleanup: CleanupState | None = None
+    """None when movies stay."""
 
 
 def read_overview(state_directory: Path, *, now: datetime) -> Overview:

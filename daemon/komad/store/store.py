@@ -1,5 +1,6 @@
 """All of the database behind one door."""
 
+from komad.store.cleanup import Cleanups
 from komad.store.devices import Devices
 from komad.store.finished import Finished
 from komad.store.folders import Folders
@@ -10,5 +11,5 @@ from komad.store.stack_sums import StackSums
 from komad.store.workers import Workers
 
 
-class Store(Movies, Jobs, Workers, Devices, StackSums, KomaWindows, Folders, Finished):
+class Store(Movies, Jobs, Workers, Devices, StackSums, KomaWindows, Folders, Cleanups, Finished):
     """Everything that is done with the database: `with Store(state_directory).open() as store`."""
