@@ -233,6 +233,14 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_device("cpu", 0.5) is CPU
 
 
+def test_no_page_locked_memory() -> None:
+    """Without it the device cannot be used: that is said before work begins."""
+    with device_on_the_host() as cupy:
+        cupy.cuda.alloc_pinned_memory = lambda _: failing(CUDARuntimeError(NO_MEMORY))()
+        with pytest.raises(DeviceError, match=r"no page-locked memory .* CUDA error 2"):
+            open_device("cuda:0", 0.5)
+
+
 def test_what_is_brought_is_a_copy(gpu: CudaDevice) -> None:
     """On the CPU it is the array itself."""
     assert isinstance(gpu.bring(GAIN), DeviceArray)

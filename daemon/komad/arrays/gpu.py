@@ -144,9 +144,13 @@ class PinnedUploader:
     """
 
     def __init__(self) -> None:
+        """Take the page-locked memory. Raises DeviceError when there is none."""
         self._cupy = _cupy()
-        self._stream = self._cupy.cuda.Stream(non_blocking=True)
-        self._ring = [self._new_buffer() for _ in range(N_BUFFERS)]
+        try:
+            self._stream = self._cupy.cuda.Stream(non_blocking=True)
+            self._ring = [self._new_buffer() for _ in range(N_BUFFERS)]
+        except self._cupy.cuda.runtime.CUDARuntimeError as error:
+            raise DeviceError(f"no page-locked memory for transfers to the GPU: {error}") from error
         self._turn = 0
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Any:

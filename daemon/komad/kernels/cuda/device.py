@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from komad.arrays import namespace
+from komad.arrays import Array, beside, namespace
 from komad.kernels.cpu.vector import BLOCK
 from komad.kernels.plan import SUB_PIXEL_STEPS, TAPS, TILE, WINDOW
 from komad.model import ALL_FRAMES
@@ -20,6 +20,8 @@ LANES = 32
 """Threads that share a row: those of a warp, which read together."""
 RING_LANES = 256
 """Threads that share a ring of coefficients: a single picture has to keep a device busy."""
+ALIGNED = 16
+"""Bytes between which arrays begin that are brought together."""
 BAND_ROWS = 8
 """Rows that each of them goes through where many are summed up."""
 SIZES = {
@@ -63,6 +65,20 @@ def launch(source: str, kernel: str, n_items: int, *arguments: Any, **defines: o
     run = _kernel(xp, source, kernel, tuple(sorted(defines.items())), xp.cuda.Device().id)
     n_blocks = -(-n_items // THREADS)
     run((n_blocks,), (THREADS,), (np.int64(n_items), *arguments))
+
+
+def together(like: Array, *arrays: Array) -> list[Array]:
+    """Small arrays of the host brought to where `like` is in one transfer: each alone would cost that of a kernel."""
+    parts = [np.ascontiguousarray(array) for array in arrays]
+    starts = np.cumsum([0, *(-(-part.nbytes // ALIGNED) * ALIGNED for part in parts)])
+    places = [slice(start, start + part.nbytes) for start, part in zip(starts, parts, strict=False)]
+    packed = np.zeros(starts[-1], np.uint8)
+    for part, place in zip(parts, places, strict=True):
+        packed[place] = part.reshape(-1).view(np.uint8)
+    there = beside(like, packed)
+    return [
+        there[place].view(part.dtype).reshape(part.shape) for part, place in zip(parts, places, strict=True)
+    ]
 
 
 def text(source: str) -> str:
