@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import faulthandler
 import fcntl
 import os
 import signal
+import stat
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +22,17 @@ from typing import Any
 import structlog
 
 from komad import __version__, log, service
-from komad.config import Processing, Settings
+from komad.config import Processing, Settings, taken_over
 from komad.errors import (
     AlreadyRunningError,
     ConfigError,
+    DeviceError,
+    DiskFullError,
+    InternalError,
     KomadError,
     MovieChangedError,
     MovieMissingError,
+    OutputError,
     ParameterError,
     StoreError,
 )
@@ -35,7 +43,9 @@ from komad.formats.references import check as check_fit
 from komad.ingest import describe, missing_parameters, reconsider, references
 from komad.ingest.describe import stem_of
 from komad.model import Candidate, JobKind, Movie, series_of
+from komad.output.places import HeldElsewhereError, hold, prove_writable
 from komad.output.session import SessionIndex
+from komad.output.sharing import share_results, sharing_of
 from komad.status.detector import pattern_alarm
 from komad.store import Store
 from komad.store.detector import read_detector
@@ -48,6 +58,13 @@ logger = structlog.get_logger(__name__)
 
 TICK_S = 0.5
 STATUS_INTERVAL_S = 10.0
+RETRY_INTERVAL_S = 5.0
+"""Between two looks at folders that are not there yet when komad starts."""
+PATIENCE_S = 10.0
+"""A folder that takes longer to be written to does not answer."""
+EXTENSION_INTERVAL_S = 10.0
+HELD_LIMIT_S = 120.0
+"""A server may take so long to notice that the komad of another computer is gone."""
 RELEASE_INTERVAL_S = 2.0
 ALARM_INTERVAL_S = 60.0
 FOLDERS_INTERVAL_S = 5.0
@@ -56,32 +73,201 @@ N_LOOKED_AT_AGAIN = 50
 """The newest movies that lack values (sidecars come soon after their movie), as many of the others in turn, and as many
 that wait for their gain."""
 SWEEP_LIMIT_S = 300.0
-"""A watcher that got no further for so long (a dead mount) is left to systemd's watchdog."""
+"""A thread that got no further for so long is left to systemd's watchdog, unless it waits in the kernel."""
 STOP_LIMIT_S = 75.0
 """Workers get 60 s for the jobs in hand; systemd waits longer still (TimeoutStopSec)."""
 ABORT_LIMIT_S = 5.0
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, *, reread: Callable[[], Settings] | None = None) -> int:
     """Run until SIGTERM or SIGINT, then end after the jobs in hand; a second signal ends at once. Gives 0.
+
+    Parameters
+    ----------
+    settings
+        Loaded and checked.
+    reread
+        Reads the settings again: on SIGHUP.
 
     Raises
     ------
     ConfigError, ReferenceFileError
-        Nothing is watched, or a reference that the configuration names cannot be used.
+        Nothing is watched, results cannot be given to their group, or a reference that the configuration names cannot
+        be used.
     AlreadyRunningError
-        Another komad works with the state directory.
+        Another komad works with the state directory, or writes to the output directory.
     StoreError
         The database cannot be used.
+    OutputError
+        Results can never be written where they shall go.
+    DeviceError
+        No device works.
     """
+    faulthandler.enable()  # systemd's watchdog ends us with SIGABRT: then the journal shows where we were
     log.configure(settings.log)
     if not settings.watch:
         raise ConfigError("no folder is watched: add a [[watch]] table; `komad config example` prints one")
-    with _locked(settings.state_directory):
-        check_references(settings, reference_directory(settings))
+    share_results(settings)
+    signals = Signals()
+    signals.listen()
+    with _locked(settings.state_directory), ExitStack() as held:
+        _close_to_others(settings.state_directory)
         with Store(settings.state_directory).open() as store:
-            Daemon(settings, store).run()
+            if Start(settings, held).wait(signals):
+                check_references(settings, reference_directory(settings))
+                Daemon(settings, store, signals=signals, reread=reread).run()
     return 0
+
+
+class Signals:
+    """What signals ask for: to stop, or to read the configuration again."""
+
+    def __init__(self) -> None:
+        self.n_stops = 0
+        self.reload = False
+        self.wake = threading.Event()
+
+    def listen(self) -> None:
+        """Take the signals; SIGHUP means a reload, but on a terminal that it was closed."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        on_terminal = sys.stdin is not None and sys.stdin.isatty()
+        signal.signal(signal.SIGHUP, self._on_stop if on_terminal else self._on_reload)
+
+    def _on_stop(self, *_: int | FrameType | None) -> None:
+        self.n_stops += 1
+        self.wake.set()
+
+    def _on_reload(self, *_: int | FrameType | None) -> None:
+        self.reload = True
+        self.wake.set()
+
+
+class Start:
+    """Waits until all folders are there that komad writes to: a network mount may come later than we do.
+
+    They are tried in a thread, because whoever touches a lost mount may never come back.
+    """
+
+    def __init__(self, settings: Settings, held: ExitStack) -> None:
+        self._settings = settings
+        self._held = held
+        self._began = time.monotonic()
+        self._doing = ""
+
+    def wait(self, signals: Signals) -> bool:
+        """Wait; False when a signal came first. Raises what waiting cannot cure."""
+        said, extended_at, try_at = "", 0.0, 0.0
+        trial: _Trial | None = None
+        while not signals.n_stops:
+            now = time.monotonic()
+            if trial is None and now >= try_at:
+                trial = _Trial(self._try)
+            if trial is not None and trial.done.wait(TICK_S):
+                if not trial.outcome():
+                    return True
+                reason, trial, try_at = trial.outcome(), None, now + RETRY_INTERVAL_S
+            elif trial is not None and now - trial.began > PATIENCE_S:
+                reason = f"{self._doing} does not answer"
+            else:
+                reason = said
+            if reason != said:
+                logger.warning("waiting to start", reason=reason)
+                service.notify(f"STATUS=waiting to start: {reason}")
+                said = reason
+            if now >= extended_at:
+                service.take_longer()
+                extended_at = now + EXTENSION_INTERVAL_S
+            if trial is None:
+                signals.wake.wait(TICK_S)
+        return False
+
+    def _try(self) -> str:
+        """Write to each folder and hold the output; gives what is still missing, or ''."""
+        for path in _reference_files(self._settings):
+            self._doing = str(path.parent)
+            if _may_come(path):
+                return f"{path} is not there, and its folder is empty, as when it is not mounted"
+        output = self._settings.output.directory
+        for directory in dict.fromkeys(
+            (self._settings.state_directory, self._settings.archive_directory, output)
+        ):
+            self._doing = str(directory)
+            try:
+                prove_writable(directory)
+            except DiskFullError:
+                pass  # it is there; jobs wait until there is room
+            except OutputError as error:
+                if _is_final(error):
+                    raise
+                return str(error)
+        try:
+            self._held.enter_context(hold(output, state_directory=self._settings.state_directory))
+        except HeldElsewhereError as error:
+            if time.monotonic() - self._began > HELD_LIMIT_S:
+                raise
+            return str(error)
+        except OutputError as error:
+            return str(error)
+        return ""
+
+
+class _Trial:
+    """Something that may hang, done in a thread."""
+
+    def __init__(self, work: Callable[[], str]) -> None:
+        self._work = work
+        self._result: str | KomadError = ""
+        self.began = time.monotonic()
+        self.done = threading.Event()
+        threading.Thread(target=self._run, name="komad-trial", daemon=True).start()
+
+    def outcome(self) -> str:
+        """What it gave, or raises what it raised."""
+        if isinstance(self._result, KomadError):
+            raise self._result
+        return self._result
+
+    def _run(self) -> None:
+        try:
+            self._result = self._work()
+        except KomadError as error:
+            self._result = error
+        except Exception as error:
+            logger.exception("unexpected error")
+            self._result = InternalError(f"{type(error).__name__}: {error}")
+        finally:
+            self.done.set()
+
+
+def _is_final(error: OutputError) -> bool:
+    """Whether it stays as it is until a person does something: a file in the place of a folder, a name too long."""
+    cause = error.__cause__
+    if not isinstance(cause, OSError):
+        return False
+    if cause.errno == errno.EEXIST:  # a link that leads nowhere may lead to a mount
+        return Path(cause.filename).exists()
+    return cause.errno in {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.EPERM}
+
+
+def _reference_files(settings: Settings) -> Iterator[Path]:
+    for folder in settings.watch:
+        files = folder.references
+        yield from (path for path in (files.gain, files.dark, files.defects) if path is not None)
+
+
+def _may_come(path: Path) -> bool:
+    """Whether a file is missing because its disk is not mounted yet: the nearest folder that is there is empty."""
+    try:
+        if path.exists():
+            return False
+        nearest = next(place for place in path.parents if place.exists())
+        with os.scandir(nearest) as entries:
+            return next(entries, None) is None
+    except PermissionError:
+        return False
+    except OSError:
+        return True
 
 
 def check_references(settings: Settings, directory: Path | None) -> None:
@@ -111,7 +297,7 @@ def _locked(directory: Path) -> Iterator[None]:
     """Hold the state directory; the kernel lets go of it however we end."""
     path = directory / "komad.lock"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         lock = path.open("a+", encoding="ascii")
     except OSError as error:
         raise StoreError(f"cannot use the state directory {directory}: {error.strerror} ({path})") from error
@@ -131,27 +317,51 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
+def _close_to_others(directory: Path) -> None:
+    """Leave the state directory and its database to our user and, for reading, to our group."""
+    database = directory / "komad.sqlite"
+    try:
+        os.close(os.open(database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+        for path, allowed in ((directory, 0o750), (database, 0o640)):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & 0o777 & ~allowed:
+                path.chmod(mode & ~0o777 | mode & allowed)
+    except OSError as error:
+        raise StoreError(
+            f"cannot use the state directory {directory}: {error.strerror} ({error.filename}); check its owner"
+        ) from error
+
+
 class Intake:
     """Takes finished files into the database, and looks again at those that could not be described or lack values.
 
     The looking again has its own thread: a camera's disk that hangs must not stop anything else.
     """
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._settings = settings
         self._store = store
         self._looked_at: int | None = None
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._look_again, name="komad-intake", daemon=True)
+        self._clock = clock
+        self.got_on_at = clock()
+        """When the looking again last got on."""
+        self.thread = threading.Thread(target=self._look_again, name="komad-intake", daemon=True)
 
     def start(self) -> None:
         """Start looking again."""
-        self._thread.start()
+        self.thread.start()
+
+    def reload(self, settings: Settings) -> None:
+        """Take other settings for movies that are described from now on."""
+        self._settings = settings
 
     def stop(self) -> None:
         """Stop looking again."""
         self._stopping.set()
-        self._thread.join(1.0)
+        self.thread.join(1.0)
 
     def take(self, candidate: Candidate) -> None:
         """Describe a finished file and add it with its jobs; one that cannot be described is added as failed.
@@ -218,14 +428,18 @@ class Intake:
 
     def _look_again(self) -> None:
         while not self._stopping.wait(LOOK_AGAIN_INTERVAL_S):
+            self.got_on_at = self._clock()
             try:
                 self._store.release_folder_held(self._is_back)
                 for candidate in self._store.to_describe():
                     self._describe_again(candidate)
+                    self.got_on_at = self._clock()
                 for movie in self._incomplete():
                     self._reconsider(movie)
+                    self.got_on_at = self._clock()
                 for movie in self._store.gain_held(limit=N_LOOKED_AT_AGAIN):
                     self._rebind(movie)
+                    self.got_on_at = self._clock()
             except KomadError as error:
                 logger.warning("cannot look again at movies, trying later", code=error.code, error=str(error))
             except Exception:  # one file that nobody foresaw must not end the looking for all others
@@ -284,18 +498,41 @@ class Intake:
 
 
 class Daemon:
-    """Watcher, supervisor and publisher in their order."""
+    """Watcher, supervisor and publisher in their order.
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    Parameters
+    ----------
+    settings, store
+        What is done, and the open store.
+    signals
+        What signals ask for.
+    reread
+        Reads the settings again; None: they stay.
+    clock
+        Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        signals: Signals | None = None,
+        reread: Callable[[], Settings] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
         self._store = store
+        self._clock = clock
+        self._signals = signals or Signals()
+        self._reread = reread
         written = (settings.output.directory, settings.archive_directory, store.stack_sum_directory)
         for directory in (*written, reference_directory(settings)):
             remove_leftovers(directory)
         self._index = SessionIndex(settings.output.directory, settings=_shown(settings))
         self._published = 0
-        self._supervisor = Supervisor(store, settings)
-        self._intake = Intake(settings, store)
+        self._supervisor = Supervisor(store, settings, clock=clock)
+        self._intake = Intake(settings, store, clock=clock)
         self._watcher = Watcher(
             settings.watch,
             settings.watching,
@@ -303,21 +540,32 @@ class Daemon:
             check_complete=check_complete,
             on_candidate=self._intake.take,
             on_unreadable=self._intake.report,
+            clock=clock,
         )
-        self._signals = 0
-        self._wake = threading.Event()
         self._trouble = ""
+        self._standing = ""
+        self._ready = False
+        self._extended_at = 0.0
+        self._status = ""
+        self._counts = ""
         self._status_at = 0.0
         self._release_at = 0.0
         self._alarm_at = 0.0
         self._folders_at = 0.0
         self._folders: list[FolderState] = []
         self._alarm = ""
+        self._reading: threading.Thread | None = None
+        self._read: Settings | KomadError | None = None
+        self._refused = ""
 
     def run(self) -> None:
-        """Start everything, look after it until a signal comes, end everything."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        """Start everything, look after it until a signal comes, end everything.
+
+        Raises
+        ------
+        DeviceError
+            No worker ever got ready, and none will.
+        """
         self._supervisor.start()
         self._watcher.start()
         self._intake.start()
@@ -329,41 +577,125 @@ class Daemon:
             output=str(self._settings.output.directory),
             devices=[str(device) for device in self._supervisor.choice.devices],
         )
-        service.notify("READY=1")
         try:
-            while not self._signals:
+            while not self._signals.n_stops:
                 self._tick(starting=True)
-                self._wake.wait(TICK_S)
+                self._tell_ready()
+                self._reload()
+                self._signals.wake.wait(TICK_S)
+                self._signals.wake.clear()
             service.notify("STOPPING=1")
             self._drain()
         finally:
             self._supervisor.kill()
             self._end()
 
+    def _tell_ready(self) -> None:
+        """Tell systemd once that all is proven; a worker that has passed its probe is the last of it."""
+        if self._ready:
+            return
+        if self._supervisor.is_proven():
+            self._ready = True
+            logger.info("ready")
+            service.notify("READY=1")
+        elif reason := self._supervisor.hopeless():
+            raise DeviceError(f"no worker gets ready: the last one {reason}; `komad doctor` says more")
+        elif time.monotonic() >= self._extended_at:
+            self._extended_at = time.monotonic() + EXTENSION_INTERVAL_S
+            service.take_longer()
+
     def _tick(self, *, starting: bool) -> None:
         """Look after workers and publish; trouble with disks or the database is told once and tried again."""
+        may_go_on = True
         try:
             self._supervisor.tick(starting=starting)
             self._release()
             self._publish()
             self._watch_detector()
             self._tell_folders()
-            self._show_status()
+            self._count()
         except KomadError as error:
             if str(error) != self._trouble:
                 logger.error("trouble, trying again", code=error.code, error=str(error))
             self._trouble = str(error)
-            if not error.retry:
-                return
-            # A full or lost disk is waited for; systemd must not end us meanwhile.
+            may_go_on = error.retry  # a full or lost disk is waited for; systemd must not end us meanwhile
         else:
             self._trouble = ""
-        sweep_age_s = time.monotonic() - self._watcher.last_sweep
-        if (
-            sweep_age_s < SWEEP_LIMIT_S + self._settings.watching.sweep_interval_s
-            and self._supervisor.healthy()
-        ):
+        if self._gets_on() and may_go_on:
             service.notify("WATCHDOG=1")
+        self._show_status()
+
+    def _gets_on(self) -> bool:
+        """Whether no part of us hangs in a way that a new start may cure; this thread shows it by asking.
+
+        A thread that waits in the kernel would do so after a new start again, while the workers would lose what they
+        have in hand: that is told, and waited for.
+        """
+        now = self._clock()
+        limit_s = SWEEP_LIMIT_S + self._settings.watching.sweep_interval_s
+        standing = {
+            name: thread
+            for name, thread, got_on_at in (
+                ("watching", self._watcher.thread, self._watcher.last_sweep),
+                ("looking again at movies", self._intake.thread, self._intake.got_on_at),
+            )
+            if now - got_on_at > limit_s
+        }
+        waiting = [name for name, thread in standing.items() if service.waits_in_kernel(thread)]
+        said = ", ".join(
+            f"{name} stands still" + (": a file system does not answer" if name in waiting else "")
+            for name in standing
+        )
+        if said and said != self._standing:
+            logger.error(said, help="" if waiting else "left to systemd's watchdog")
+        self._standing = said
+        return len(waiting) == len(standing) and self._supervisor.healthy()
+
+    def _reload(self) -> None:
+        """On SIGHUP: read the settings again, beside all else, and go on with what may change."""
+        if self._signals.reload and self._reading is None and self._reread is not None:
+            self._signals.reload = False
+            self._reading = threading.Thread(target=self._read_again, name="komad-reload", daemon=True)
+            self._reading.start()
+        if self._reading is None or self._reading.is_alive():
+            return
+        self._reading = None
+        if isinstance(self._read, Settings):
+            self._refused = ""
+            self._take_over(self._read)
+        else:
+            self._refused = f"the configuration was not taken over: {self._read}"
+            logger.error("configuration not taken over, all stays as it was", error=str(self._read))
+
+    def _read_again(self) -> None:
+        assert self._reread is not None
+        try:
+            read = self._reread()
+            if not read.watch:
+                raise ConfigError("no folder is watched")
+            sharing_of(read.output)
+            check_references(read, reference_directory(self._settings))
+            self._read = read
+        except KomadError as error:
+            self._read = error
+        except Exception as error:
+            logger.exception("unexpected error")
+            self._read = InternalError(f"{type(error).__name__}: {error}; the log has the traceback")
+
+    def _take_over(self, read: Settings) -> None:
+        settings, changed, waiting = taken_over(self._settings, read)
+        # What workers look at binds to them when they start; what only we look at does not.
+        ours = ("watch ", "watching.", "processing.", "koma.max_wait_s", "output.min_free_gb")
+        self._settings = settings
+        share_results(settings)
+        self._watcher.reload(settings.watch, settings.watching)
+        self._intake.reload(settings)
+        self._supervisor.reload(settings, renew=not all(name.startswith(ours) for name in changed))
+        self._index.show(_shown(settings))
+        logger.info("configuration read again", changed=changed)
+        log.configure(settings.log)
+        if waiting:
+            logger.warning("these settings need a restart", settings=waiting)
 
     def _release(self) -> None:
         """Let movies go on that have waited for their neighbours for long enough."""
@@ -419,15 +751,37 @@ class Daemon:
         if finished:
             self._published = finished[-1].sequence
 
-    def _show_status(self) -> None:
+    def _count(self) -> None:
+        """Count for the status line."""
         if not service.is_wanted() or time.monotonic() < self._status_at:
             return
         self._status_at = time.monotonic() + STATUS_INTERVAL_S
-        jobs = read_overview(self._settings.state_directory, now=datetime.now(UTC)).jobs
+        overview = read_overview(self._settings.state_directory, now=datetime.now(UTC))
+        jobs = overview.jobs
         corrected = jobs.get(("correct", "done"), 0)
         failed = sum(count for (_, state), count in jobs.items() if state == "failed")
         waiting = sum(count for (_, state), count in jobs.items() if state in {"queued", "running"})
-        service.notify(f"STATUS={corrected} movies corrected, {waiting} jobs to do, {failed} failed")
+        self._counts = f"{corrected} movies corrected, {waiting} jobs to do, {failed} failed"
+        paused = filter(None, (overview.paused_by_person, overview.paused_by_disk))
+        self._counts = "; ".join((self._counts, *(f"paused: {reason}" for reason in paused)))
+
+    def _show_status(self) -> None:
+        """One line for `systemctl status`: counts, and all that is in trouble."""
+        lost = [f"{folder.path}: {folder.error}" for folder in self._folders if folder.error]
+        starting = "" if self._ready else "starting: no worker has passed its probe yet"
+        parts = (
+            starting,
+            self._counts,
+            self._trouble,
+            self._standing,
+            self._refused,
+            *self._supervisor.stuck(),
+            *lost,
+        )
+        status = " ".join("; ".join(filter(None, parts)).split())
+        if status != self._status:
+            self._status = status
+            service.notify(f"STATUS={status}")
 
     def _drain(self) -> None:
         """End after the jobs in hand; a second signal gives them back and ends at once."""
@@ -438,13 +792,13 @@ class Daemon:
         self._supervisor.drain()
         deadline, aborted = time.monotonic() + STOP_LIMIT_S, False
         while self._supervisor.n_alive and time.monotonic() < deadline:
-            if self._signals > 1 and not aborted:
+            if self._signals.n_stops > 1 and not aborted:
                 logger.warning("stopping at once, jobs in hand are returned")
                 self._supervisor.drain()
                 deadline, aborted = time.monotonic() + ABORT_LIMIT_S, True
             self._tick(starting=False)
-            self._wake.clear()
-            self._wake.wait(0.1)
+            self._signals.wake.clear()
+            self._signals.wake.wait(0.1)
         stopping.join(1.0)
 
     def _end(self) -> None:
@@ -452,10 +806,6 @@ class Daemon:
             self._publish()
             self._index.flush()
         logger.info("komad ended")
-
-    def _on_signal(self, *_: int | FrameType | None) -> None:
-        self._signals += 1
-        self._wake.set()
 
 
 def _shown(settings: Settings) -> dict[str, Any]:

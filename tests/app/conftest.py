@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.store.invariants import _sound_databases
 from tests.work.conftest import make_movie, numba_cache, settings, store, wait_until
 
-__all__ = ["make_movie", "numba_cache", "settings", "store"]
+__all__ = ["_sound_databases", "make_movie", "numba_cache", "settings", "store"]
 
 CONFIG = """
 state_directory = "state"
@@ -53,6 +54,7 @@ class RunningDaemon:
             stdout=self.log,
             stderr=self.log,
             env={**os.environ, "NOTIFY_SOCKET": f"@{address}"},
+            start_new_session=True,
         )
 
     def told(self) -> str:
@@ -62,6 +64,11 @@ class RunningDaemon:
                 self._told += self._messages.recv(4096).decode() + "\n"
         except BlockingIOError:
             return self._told
+
+    def kill_all(self) -> None:
+        """Kill -9 the daemon and all its workers at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal; gives the exit code."""
@@ -94,6 +101,20 @@ def run_daemon(config: Path) -> Iterator[Callable[[], RunningDaemon]]:
         daemons.append(daemon)
         wait_until(lambda: daemon.process.poll() is not None or "READY=1" in daemon.told())
         return daemon
+
+    yield start
+    for daemon in daemons:
+        daemon.close()
+
+
+@pytest.fixture
+def run_daemon_now(config: Path) -> Iterator[Callable[[], RunningDaemon]]:
+    """Start daemons without waiting until they are ready."""
+    daemons = []
+
+    def start() -> RunningDaemon:
+        daemons.append(RunningDaemon(config))
+        return daemons[-1]
 
     yield start
     for daemon in daemons:

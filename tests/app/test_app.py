@@ -1,6 +1,10 @@
 """Start checks, and what becomes of files that are found."""
 
 import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +14,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from komad import app
-from komad.config import Settings
+from komad.config import Settings, taken_over
 from komad.errors import (
     AlreadyRunningError,
     ConfigError,
+    DeviceError,
     DiskFullError,
     KomadError,
     MovieError,
@@ -24,6 +29,7 @@ from komad.errors import ReferenceFileError as WrongReferenceError
 from komad.formats.images import write_mrc
 from komad.model import Candidate, JobKind, JobState
 from komad.store import GainCheckRow, Store
+from komad.work.lease import Pulse
 from tests.work.conftest import SHAPE, MakeMovie, wait_until, write_movie
 
 
@@ -324,3 +330,174 @@ def test_alarm_of_the_detector(settings: Settings, store: Store, monkeypatch: py
     assert [(line["log_level"], line["reason"]) for line in lines] == [
         ("warning", "take a new gain reference")
     ]
+
+
+class Clock:
+    """Seconds that pass when we say so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return self.now
+
+
+@pytest.fixture
+def systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[socket.socket]:
+    """Listen as systemd does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as link:
+        link.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        yield link
+
+
+def heard(systemd: socket.socket) -> list[str]:
+    """Messages since the last call."""
+    messages = []
+    with suppress(BlockingIOError):
+        while True:
+            messages.append(systemd.recv(4096).decode())
+    return messages
+
+
+@pytest.mark.parametrize("part", ["watcher", "intake"])
+@pytest.mark.parametrize("in_kernel", [False, True])
+def test_a_thread_that_stands_still(
+    settings: Settings,
+    store: Store,
+    systemd: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    in_kernel: bool,
+) -> None:
+    """The watchdog goes hungry when a thread hangs, unless the kernel holds it: that is told."""
+    monkeypatch.setattr("komad.app.service.waits_in_kernel", lambda _: in_kernel)
+    clock = Clock()
+    daemon = app.Daemon(settings, store, clock=clock)
+    daemon._tick(starting=False)
+    assert "WATCHDOG=1" in heard(systemd)
+    clock.now += 400
+    if part == "watcher":
+        daemon._intake.got_on_at = clock.now
+    else:
+        daemon._watcher._get_on()
+    daemon._tick(starting=False)
+    messages = heard(systemd)
+    assert ("WATCHDOG=1" in messages) is in_kernel
+    status = next(message for message in messages if message.startswith("STATUS="))
+    assert f"{'watching' if part == 'watcher' else 'looking again at movies'} stands still" in status
+    assert ("a file system does not answer" in status) is in_kernel
+    daemon._watcher._get_on()
+    daemon._intake.got_on_at = clock.now
+    daemon._tick(starting=False)
+    messages = heard(systemd)
+    assert "WATCHDOG=1" in messages
+    assert "stands still" not in "".join(messages)
+
+
+def test_a_silent_worker_that_nobody_ended(settings: Settings, store: Store, systemd: socket.socket) -> None:
+    """One worker of two that stays silent although it should have been ended is enough for the watchdog."""
+    clock = Clock()
+    both = settings.workers.model_copy(update={"devices": ("cpu", "cpu")})
+    daemon = app.Daemon(settings.model_copy(update={"workers": both}), store, clock=clock)
+    supervisor = daemon._supervisor
+    sleeper = [sys.executable, "-c", "import time; time.sleep(1000)"]
+    supervisor._command = tuple(sleeper)
+    try:
+        daemon._tick(starting=True)
+        clock.now += 140
+        daemon._watcher._get_on()
+        daemon._intake.got_on_at = clock.now
+        first, second = supervisor._workers
+        first.pulse = Pulse(beat=1, seen_at=clock.now)
+        assert second.process is not None
+        heard(systemd)
+        supervisor.tick = lambda *, starting: None  # type: ignore[method-assign, assignment] # the fault
+        daemon._tick(starting=False)
+        assert "WATCHDOG=1" not in heard(systemd)
+        second.pulse = Pulse(beat=1, seen_at=clock.now)
+        daemon._tick(starting=False)
+        assert "WATCHDOG=1" in heard(systemd)
+    finally:
+        supervisor.kill()
+
+
+def test_a_worker_that_does_not_die(
+    settings: Settings, store: Store, systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that the kernel keeps is told of, has no successor beside it, and is no reason to end komad."""
+    clock = Clock()
+    daemon = app.Daemon(settings, store, clock=clock)
+    supervisor = daemon._supervisor
+    supervisor._command = (sys.executable, "-c", "import time; time.sleep(1000)")
+    try:
+        daemon._tick(starting=True)
+        process = supervisor._workers[0].process
+        assert process is not None
+        with monkeypatch.context() as patched:
+            patched.setattr(process, "kill", lambda: None)
+            clock.now += 100
+            heard(systemd)
+            daemon._tick(starting=True)
+        clock.now += 200
+        daemon._tick(starting=True)
+        messages = heard(systemd)
+        assert messages.count("WATCHDOG=1") == 2
+        assert f"(pid {process.pid}) was killed and does not end" in "".join(messages)
+        assert supervisor.n_alive == 0
+        process.kill()
+        process.wait()
+        daemon._tick(starting=True)
+        assert supervisor.n_alive == 1
+        assert heard(systemd)[-1].startswith(
+            "STATUS=starting: no worker has passed its probe yet; 0 movies corrected"
+        )
+        assert supervisor.stuck() == []
+    finally:
+        supervisor.kill()
+
+
+def test_no_worker_gets_ready(settings: Settings, store: Store, systemd: socket.socket) -> None:
+    """When workers end again and again before their first beat, the start fails and says how they ended."""
+    clock = Clock()
+    daemon = app.Daemon(settings, store, clock=clock)
+    daemon._supervisor._command = (sys.executable, "-c", "raise SystemExit(3)")
+
+    def look() -> None:
+        clock.now += 5
+        daemon._tick(starting=True)
+        daemon._tell_ready()
+
+    with pytest.raises(DeviceError, match="no worker gets ready: the last one found its device bad"):
+        wait_until(lambda: False, tick=look)
+    messages = heard(systemd)
+    assert "READY=1" not in messages
+    assert "EXTEND_TIMEOUT_USEC=60000000" in messages
+
+
+def test_reference_on_a_mount_that_comes_late(settings: Settings, tmp_path: Path) -> None:
+    """A gain below an empty folder may come with its mount; one that is missing among other files will not."""
+    (tmp_path / "mount").mkdir()
+    assert app._may_come(tmp_path / "mount" / "refs" / "gain.mrc")
+    (tmp_path / "mount" / "other").touch()
+    assert not app._may_come(tmp_path / "mount" / "refs" / "gain.mrc")
+    assert not app._may_come(tmp_path / "mount" / "other")
+
+
+def test_what_is_taken_over(settings: Settings) -> None:
+    """Folders stay in their order, also when one is added or gone, for movies name them by number; both are told."""
+    one = settings.watch[0]
+    two = one.model_copy(update={"directory": Path("/two")})
+    new = one.model_copy(update={"directory": Path("/new")})
+    dose = one.acquisition.model_copy(update={"dose_per_frame": 2.0})
+    running = settings.model_copy(update={"watch": (two, one)})
+    changed = one.model_copy(update={"acquisition": dose})
+    output = settings.output.model_copy(update={"directory": Path("/elsewhere"), "min_free_gb": 7.0})
+    read = settings.model_copy(update={"watch": (changed, new), "output": output})
+    kept, changes, waiting = taken_over(running, read)
+    assert [folder.directory for folder in kept.watch] == [Path("/two"), one.directory]
+    assert kept.watch[1].acquisition.dose_per_frame == 2.0
+    assert (kept.output.directory, kept.output.min_free_gb) == (settings.output.directory, 7.0)
+    assert changes == ["output.min_free_gb", f"watch {one.directory}"]
+    assert waiting == ["output.directory", "watch /two", "watch /new"]

@@ -64,6 +64,10 @@ class SessionIndex:
         """The highest sequence number in `processed.jsonl`; 0 when it is empty."""
         return max((sequence for sequence, _ in self._published), default=0)
 
+    def show(self, settings: Mapping[str, object]) -> None:
+        """Put other settings into `session.json`, from the next time on that it is written."""
+        self._settings = dict(settings)
+
     def free_stem(self, stem: str, movie: Path) -> str:
         """`stem`, or `stem-2` and so on when another movie is in its way; a movie that is done again keeps its own."""
         return unique_stem(stem, lambda other: self._movies.get(other, str(movie)) != str(movie))
