@@ -44,11 +44,12 @@ from komad.ingest import describe, missing_parameters, reconsider, references
 from komad.ingest.describe import stem_of
 from komad.model import Candidate, JobKind, Movie, series_of
 from komad.output.places import HeldElsewhereError, hold, prove_writable
-from komad.output.session import SessionIndex
+from komad.output.session import PROCESSED, SessionIndex
 from komad.output.sharing import share_results, sharing_of
 from komad.status.detector import pattern_alarm
 from komad.store import Store
 from komad.store.detector import read_detector
+from komad.store.health import damaged, refuse_damage
 from komad.store.overview import FolderState, read_overview
 from komad.watch import Watcher
 from komad.work.disk import absence
@@ -96,8 +97,8 @@ def run(settings: Settings, *, reread: Callable[[], Settings] | None = None) -> 
         be used.
     AlreadyRunningError
         Another komad works with the state directory, or writes to the output directory.
-    StoreError
-        The database cannot be used.
+    DamagedError, StoreError
+        The database is damaged, or cannot be used.
     OutputError
         Results can never be written where they shall go.
     DeviceError
@@ -110,8 +111,13 @@ def run(settings: Settings, *, reread: Callable[[], Settings] | None = None) -> 
     share_results(settings)
     signals = Signals()
     signals.listen()
-    with _locked(settings.state_directory), ExitStack() as held:
+    with locked(settings.state_directory), ExitStack() as held:
         _close_to_others(settings.state_directory)
+        refuse_damage(
+            settings.state_directory,
+            used=(settings.output.directory / PROCESSED).exists()
+            or (settings.state_directory / "stack_sums").exists(),
+        )
         with Store(settings.state_directory).open() as store:
             if Start(settings, held).wait(signals):
                 check_references(settings, reference_directory(settings))
@@ -293,7 +299,7 @@ def reference_directory(settings: Settings) -> Path:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Hold the state directory; the kernel lets go of it however we end."""
     path = directory / "komad.lock"
     try:
@@ -530,6 +536,7 @@ class Daemon:
         for directory in (*written, reference_directory(settings)):
             remove_leftovers(directory)
         self._index = SessionIndex(settings.output.directory, settings=_shown(settings))
+        self._refuse_older_database()
         self._published = 0
         self._supervisor = Supervisor(store, settings, clock=clock)
         self._intake = Intake(settings, store, clock=clock)
@@ -557,6 +564,16 @@ class Daemon:
         self._reading: threading.Thread | None = None
         self._read: Settings | KomadError | None = None
         self._refused = ""
+
+    def _refuse_older_database(self) -> None:
+        """Raise DamagedError when results were published that the database does not know."""
+        last = self._store.last_sequence(self._index.last_sequence)
+        if last < self._index.last_queued_sequence:
+            raise damaged(
+                self._store.path,
+                f"it knows {last} results, {PROCESSED} has {self._index.last_queued_sequence}: it is an old copy, or "
+                "komad.sqlite-wal was lost",
+            )
 
     def run(self) -> None:
         """Start everything, look after it until a signal comes, end everything.

@@ -73,15 +73,15 @@ def test_gain_that_cannot_be_used(settings: Settings, tmp_path: Path, content: b
 
 def test_lock(tmp_path: Path) -> None:
     """The state directory is held by one process at a time, which is named; it is free again afterwards."""
-    with app._locked(tmp_path / "state"):
+    with app.locked(tmp_path / "state"):
         with (
             pytest.raises(AlreadyRunningError, match=rf"pid {os.getpid()}.*another state_directory"),
-            app._locked(tmp_path / "state"),
+            app.locked(tmp_path / "state"),
         ):
             pass
-        with pytest.raises(AlreadyRunningError, match=rf"pid {os.getpid()}"), app._locked(tmp_path / "state"):
+        with pytest.raises(AlreadyRunningError, match=rf"pid {os.getpid()}"), app.locked(tmp_path / "state"):
             pass
-    with app._locked(tmp_path / "state"):
+    with app.locked(tmp_path / "state"):
         pass
 
 

@@ -21,6 +21,7 @@ from komad.cli import (
     plot,
     process,
     queue,
+    rebuild,
     run,
     simulate,
     status,
@@ -57,6 +58,7 @@ app.command(name="supply", short_help="Supply parameters that movies wait for.")
 app.command(name="verify", short_help="Check archives against what they were when they were made.")(
     verify.verify
 )
+app.command(name="rebuild", short_help="Make a damaged database anew from the results.")(rebuild.rebuild)
 app.command(name="simulate", short_help="Simulate movies with exactly known motion.")(simulate.simulate)
 app.command(name="demo", short_help="Run the real daemon on a simulated session.")(demo.demo)
 app.command(name="doctor", short_help="Say what this computer lacks, and what to do.")(doctor.doctor)

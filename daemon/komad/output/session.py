@@ -51,6 +51,7 @@ class SessionIndex:
         self._settings = dict(settings or {})
         self._clock = clock
         self._published: set[tuple[int, str]] = set()
+        self._last_queued = 0
         self._rows: dict[str, MicrographRow] = {}  # by stem; a movie that was done again has one row
         self._movies: dict[str, str] = {}  # by folded stem
         self._first_at: str | None = None
@@ -63,6 +64,11 @@ class SessionIndex:
     def last_sequence(self) -> int:
         """The highest sequence number in `processed.jsonl`; 0 when it is empty."""
         return max((sequence for sequence, _ in self._published), default=0)
+
+    @property
+    def last_queued_sequence(self) -> int:
+        """The highest sequence number of a movie that has a row in a database; 0 when there is none."""
+        return self._last_queued
 
     def show(self, settings: Mapping[str, object]) -> None:
         """Put other settings into `session.json`, from the next time on that it is written."""
@@ -123,6 +129,8 @@ class SessionIndex:
 
     def _add(self, summary: Mapping[str, Any]) -> None:
         self._published.add(_key(summary))
+        if summary["movie_id"]:
+            self._last_queued = max(self._last_queued, int(summary["sequence"]))
         self._rows[str(summary["stem"])] = _row(summary)
         self._movies[folded(str(summary["stem"]))] = str(summary["movie"])
         self._first_at = self._first_at or str(summary["written_at"])

@@ -11,9 +11,10 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 
-from komad.errors import BusyError, DamagedError, DiskFullError, KomadError, StoreDiskError, StoreError
+from komad.errors import BusyError, DiskFullError, KomadError, StoreDiskError, StoreError
 from komad.mounts import network_of, read_mounts
 from komad.store import schema
+from komad.store.health import damaged
 
 BUSY_TIMEOUT_S = 20.0
 """How long a writer waits for another one. Transactions here take milliseconds."""
@@ -164,14 +165,6 @@ def _explain(error: DatabaseError, path: Path) -> KomadError:
         if name.startswith(prefix):
             return StoreDiskError(f"the database {path} cannot be used: {text}")
     return StoreError(f"the database {path} cannot be used: {error.orig}")
-
-
-def damaged(path: Path, how: str) -> DamagedError:
-    """Say that the database cannot be trusted, and what to do."""
-    return DamagedError(
-        f"the database {path} is damaged ({how}): `komad rebuild` sets it aside and makes a new one from the results "
-        "and archives, which stay as they are"
-    )
 
 
 def refuse_network(directory: Path, mounts: str) -> None:

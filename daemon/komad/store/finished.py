@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from komad.store.database import Database
 from komad.store.rows import FinishedMovie
-from komad.store.tables import jobs, movies
+from komad.store.tables import jobs, meta, movies
 
 
 class Finished(Database):
@@ -26,3 +27,18 @@ class Finished(Database):
         )
         with self.read() as connection:
             return [FinishedMovie(**row) for row in connection.execute(statement).mappings()]
+
+    def last_sequence(self, at_least: int) -> int:
+        """The last number that was given; a database without movies goes on after `at_least`."""
+        with self.write() as connection:
+            if connection.execute(select(movies.c.movie_id).limit(1)).first() is None:
+                raise_sequence(connection, at_least)
+            value = connection.execute(select(meta.c.value).where(meta.c.key == "last_sequence")).scalar()
+            return int(value or 0)
+
+
+def raise_sequence(connection: Connection, sequence: int) -> None:
+    """Let numbers of finished movies go on after this one."""
+    value = {"value": str(sequence)}
+    statement = upsert(meta).values(key="last_sequence", **value)
+    connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_=value))

@@ -32,6 +32,11 @@ def save(directory: Path, movie: Movie, stack_sum: StackSum) -> StackSumRow:
     name = f"{movie.movie_id}.sum"
     packed = pack(stack_sum)
     write_bytes(directory / name, packed)
+    return row_of(name, stack_sum, n_bytes=len(packed))
+
+
+def row_of(name: str, stack_sum: StackSum, *, n_bytes: int) -> StackSumRow:
+    """Give the row that tells of a stack sum in the file `name`."""
     ny, nx = stack_sum.total.shape
     return StackSumRow(
         file=name,
@@ -43,7 +48,7 @@ def save(directory: Path, movie: Movie, stack_sum: StackSum) -> StackSumRow:
         n_outliers=len(stack_sum.outliers.throughout_yx),
         frame_means=_frame_means(stack_sum),
         facts=stack_sum.facts,
-        n_bytes=len(packed),
+        n_bytes=n_bytes,
     )
 
 
