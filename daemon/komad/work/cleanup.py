@@ -29,7 +29,7 @@ import structlog
 
 from komad import log
 from komad.config import Settings
-from komad.errors import AlreadyRunningError, KomadError
+from komad.errors import AlreadyRunningError, KomadError, ParameterError
 from komad.formats.atomic import sync_folder
 from komad.formats.movies import MovieReader, open_movie
 from komad.formats.mrcz import FileChecksum, checksum_mrcz
@@ -125,7 +125,17 @@ class Cleaner:
         ]
 
     def clean(self, on_change: Callable[[CleanupState], None] = lambda _: None) -> int:
-        """Remove what is due, the oldest first, one after the other; gives their number. Errors as `look`."""
+        """Remove what is due, the oldest first, one after the other; gives their number.
+
+        Raises
+        ------
+        ParameterError
+            `cleanup.delete_movies_after_h` is not set: no movie may be removed.
+        StoreError, OutputError
+            As `look`.
+        """
+        if self._settings.cleanup.delete_movies_after_h is None:
+            raise ParameterError("movies stay: cleanup.delete_movies_after_h is not set")
         verdicts = self.look()
         self._tell_interrupted(verdicts)
         on_change(self.state(verdicts))
