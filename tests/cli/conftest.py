@@ -15,6 +15,9 @@ from komad.errors import MovieTruncatedError
 from komad.model import Acquisition, JobKind, Movie, MovieFormat, MovieHeader
 from komad.store import Store
 from tests.store.conftest import movie_at
+from tests.store.invariants import _sound_databases
+
+__all__ = ["_sound_databases"]
 
 
 @dataclass(frozen=True)

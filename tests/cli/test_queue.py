@@ -6,6 +6,8 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from komad.model import JobKind, JobState
 from komad.store import PausedBy, Store
 from tests.cli.conftest import Komad
@@ -65,6 +67,7 @@ def test_show_tells_everything(komad: Komad, config: Path, store: Store) -> None
     assert komad("show", "nothing", "-c", config).code == 2
 
 
+@pytest.mark.made_up_database
 def test_show_tells_of_the_detector(komad: Komad, config: Path, store: Store) -> None:
     """Noise, pattern and stack sums of a movie that was corrected; nothing where they were not measured."""
     measured = {

@@ -7,6 +7,9 @@ import pytest
 
 from komad.model import Acquisition, Movie, MovieFormat, MovieHeader, ReferenceFile, References
 from komad.store import Store
+from tests.store.invariants import _sound_databases
+
+__all__ = ["_sound_databases"]
 
 
 @pytest.fixture

@@ -81,6 +81,7 @@ def test_revision_is_the_newest_migration() -> None:
     assert ScriptDirectory.from_config(config).get_current_head() == schema.REVISION
 
 
+@pytest.mark.made_up_database
 def test_database_of_the_first_schema(tmp_path: Path) -> None:
     """A filled database of an older komad is brought up to date: nothing is lost, and its jobs go on."""
     path = tmp_path / "komad.sqlite"

@@ -15,6 +15,9 @@ from komad.config import Output, Processing, Queue, Settings, WatchFolder, Worke
 from komad.ingest import describe
 from komad.model import Candidate, Movie
 from komad.store import Store
+from tests.store.invariants import _sound_databases
+
+__all__ = ["_sound_databases"]
 
 SHAPE = (6, 160, 192)
 
