@@ -112,13 +112,13 @@ def run(settings: Settings, *, reread: Callable[[], Settings] | None = None) -> 
     signals = Signals()
     signals.listen()
     with locked(settings.state_directory), ExitStack() as held:
-        _close_to_others(settings.state_directory)
         refuse_damage(
             settings.state_directory,
             used=(settings.output.directory / PROCESSED).exists()
             or (settings.state_directory / "stack_sums").exists(),
         )
         with Store(settings.state_directory).open() as store:
+            _close_to_others(settings.state_directory)
             if Start(settings, held).wait(signals):
                 check_references(settings, reference_directory(settings))
                 Daemon(settings, store, signals=signals, reread=reread).run()
@@ -325,13 +325,12 @@ def locked(directory: Path) -> Iterator[None]:
 
 def _close_to_others(directory: Path) -> None:
     """Leave the state directory and its database to our user and, for reading, to our group."""
-    database = directory / "komad.sqlite"
     try:
-        os.close(os.open(database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
-        for path, allowed in ((directory, 0o750), (database, 0o640)):
+        for path in (directory, *directory.glob("komad.sqlite*")):
             mode = stat.S_IMODE(path.stat().st_mode)
-            if mode & 0o777 & ~allowed:
-                path.chmod(mode & ~0o777 | mode & allowed)
+            allowed = 0o7750 if path == directory else 0o640
+            if mode & ~allowed:
+                path.chmod(mode & allowed)
     except OSError as error:
         raise StoreError(
             f"cannot use the state directory {directory}: {error.strerror} ({error.filename}); check its owner"

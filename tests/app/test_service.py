@@ -1,20 +1,29 @@
 """The systemd unit."""
 
 import configparser
+import grp
 import os
 import shutil
 import socket
 import stat
 import subprocess
 import threading
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from komad import app, service
+from komad.cli.locate import config_path, read_places
+from komad.errors import KomadError
+from komad.store import Store
+from komad.store.overview import read_overview
 from komad.work.worker import GRACE_S
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+NOBODY = 65534
 UNIT = Path(__file__).parents[2] / "systemd" / "komad.service"
 
 
@@ -105,3 +114,49 @@ def test_a_systemd_that_does_not_listen_holds_nothing_up(
         pinging.join(10)
         assert not pinging.is_alive()
         assert deaf.recv(100) == b"WATCHDOG=1"
+
+
+def as_nobody(work: Callable[[], object]) -> str:
+    """Do something in a child as the user nobody; gives what komad said was wrong, or the traceback."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            work()
+            said = "all is well"
+        except KomadError as error:
+            said = str(error)
+        except Exception:  # noqa: BLE001 - the child has no other way to tell
+            said = traceback.format_exc()
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as said_by_child:
+        said = said_by_child.read()
+    os.wait()
+    return said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_another_user_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not in komad's group may neither look nor change anything, and is told which group that is."""
+    state = tmp_path / "state"
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o755)
+    with app.locked(state), Store(state).open():
+        app._close_to_others(state)
+        looks = as_nobody(lambda: read_overview(state, now=datetime.now(UTC)))
+        changes = as_nobody(lambda: Store(state).open(create=False))
+    group = grp.getgrgid(state.stat().st_gid).gr_name
+    for said in (looks, changes):
+        assert said.startswith(f"this user may not look into {state}")
+        assert f"members of the group {group} may" in said
+    config = tmp_path / "closed" / "komad.toml"
+    config.parent.mkdir(mode=0o750)
+    config.touch(mode=0o640)
+    monkeypatch.delenv("KOMAD_CONFIG", raising=False)
+    monkeypatch.setattr("komad.cli.locate.STANDARD_PLACES", (config,))
+    said = as_nobody(lambda: read_places(config_path(None)))
+    assert f"cannot read the configuration {config}: Permission denied" in said

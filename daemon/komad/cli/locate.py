@@ -40,8 +40,11 @@ def config_path(option: Path | None) -> Path:
     if named := os.environ.get("KOMAD_CONFIG"):
         return Path(named)
     for place in STANDARD_PLACES:
-        if place.is_file():
-            return place
+        try:
+            if place.is_file():
+                return place
+        except PermissionError:
+            return place  # reading it tells
     raise ConfigError(
         "there is no configuration: name one with --config or $KOMAD_CONFIG; looked for "
         f"{' and '.join(str(place) for place in STANDARD_PLACES)}; `komad config example` prints one"

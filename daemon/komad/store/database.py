@@ -15,6 +15,7 @@ from komad.errors import BusyError, DiskFullError, KomadError, StoreDiskError, S
 from komad.mounts import network_of, read_mounts
 from komad.store import schema
 from komad.store.health import damaged
+from komad.store.overview import refuse_strangers
 
 BUSY_TIMEOUT_S = 20.0
 """How long a writer waits for another one. Transactions here take milliseconds."""
@@ -44,6 +45,7 @@ class Database:
             The directory is on a network file system, cannot be written, or the database is of a newer komad or
             damaged.
         """
+        refuse_strangers(self.state_directory)
         if not create and not self.path.exists():
             raise StoreError(
                 f"no komad has run with the state directory {self.state_directory}: {self.path} is missing"

@@ -6,10 +6,11 @@ Plain SQL through the standard library: `komad status` may take 0.3 s as a whole
 
 from __future__ import annotations
 
+import grp
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -231,9 +232,10 @@ def open_read_only(state_directory: Path) -> Iterator[sqlite3.Connection]:
     Raises
     ------
     StoreError
-        There is no database, it is of another komad, or it cannot be read.
+        There is no database, it is of another komad, or it cannot be read; this user may not look into the directory.
     """
     path = state_directory / DATABASE
+    refuse_strangers(state_directory)
     if not path.is_file():
         raise StoreError(
             f"there is no komad database in {state_directory} yet: `komad run` makes it; "
@@ -247,6 +249,27 @@ def open_read_only(state_directory: Path) -> Iterator[sqlite3.Connection]:
             f"cannot read the database {path}: {error}; it belongs to another version of komad, is damaged, "
             "or this user may not read it"
         ) from error
+
+
+def refuse_strangers(state_directory: Path) -> None:
+    """Raise when this user may not look into the state directory.
+
+    Raises
+    ------
+    StoreError
+        The message names the group whose members may.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            (state_directory / DATABASE).stat()
+    except PermissionError as error:
+        with suppress(OSError, KeyError):
+            group = grp.getgrgid(state_directory.stat().st_gid).gr_name
+            raise StoreError(
+                f"this user may not look into {state_directory}: members of the group {group} may "
+                f"(usermod -a -G {group} USER, then log in anew)"
+            ) from error
+        raise StoreError(f"this user may not look into {state_directory}: {error.strerror}") from error
 
 
 def _connected(path: Path) -> sqlite3.Connection:
