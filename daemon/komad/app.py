@@ -52,6 +52,7 @@ from komad.store.detector import read_detector
 from komad.store.health import damaged, refuse_damage
 from komad.store.overview import FolderState, read_overview
 from komad.watch import Watcher
+from komad.work.cleanup import CleanupProcess
 from komad.work.disk import absence
 from komad.work.supervisor import Supervisor
 
@@ -538,6 +539,7 @@ class Daemon:
         self._refuse_older_database()
         self._published = 0
         self._supervisor = Supervisor(store, settings, clock=clock)
+        self._cleanup = CleanupProcess(settings, store)
         self._intake = Intake(settings, store, clock=clock)
         self._watcher = Watcher(
             settings.watch,
@@ -603,6 +605,7 @@ class Daemon:
             service.notify("STOPPING=1")
             self._drain()
         finally:
+            self._cleanup.stop()
             self._supervisor.kill()
             self._end()
 
@@ -625,6 +628,8 @@ class Daemon:
         may_go_on = True
         try:
             self._supervisor.tick(starting=starting)
+            if starting:
+                self._cleanup.tick()
             self._release()
             self._publish()
             self._watch_detector()
@@ -706,6 +711,7 @@ class Daemon:
         share_results(settings)
         self._watcher.reload(settings.watch, settings.watching)
         self._intake.reload(settings)
+        self._cleanup.reload(settings)
         self._supervisor.reload(settings, renew=not all(name.startswith(ours) for name in changed))
         self._index.show(_shown(settings))
         logger.info("configuration read again", changed=changed)

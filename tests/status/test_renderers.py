@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,7 +18,7 @@ from komad.status.places import Place
 from komad.status.text import duration, render, size
 from komad.status.view import StatusView, build_view
 from komad.store.detector import DetectorFacts, GainCheck
-from komad.store.overview import Overview
+from komad.store.overview import CleanupState, Overview
 from tests.status.conftest import BUSY, DETECTOR, GPU, NOW, PLACES, SET_ASIDE, SLOW
 
 Facts = Callable[..., Overview]
@@ -60,6 +61,9 @@ def test_screen_fits_80_by_24_however_much_there_is(overview: Facts) -> None:
         held=tuple(replace(BUSY.held[0], reason=f"reason {n} " + "long " * 30) for n in range(9)),
         errors=BUSY.errors * 9,
         last_found="stem" * 40,
+        cleanup=CleanupState(
+            n_removed=1, removed_bytes=1, n_due=0, due_bytes=0, n_kept=1, kept={"a": "long " * 30}
+        ),
     )
     places = tuple(
         replace(place, path=Path(f"{place.path}/{n}"), device=n) for place in PLACES for n in range(5)
@@ -158,6 +162,26 @@ def test_json_of_the_detector(overview: Facts) -> None:
     assert json.loads(json.dumps(nothing, allow_nan=False))["detector"]["last"] is None
 
 
+def test_cleanup(overview: Facts) -> None:
+    """What was removed, is due and is kept has a line where movies are removed, and none where they stay."""
+    state = CleanupState(
+        n_removed=1200,
+        removed_bytes=800_000_000_000,
+        n_due=3,
+        due_bytes=2_000_000_000,
+        n_kept=2,
+        kept={"FoilHole_1": "it is a link, not a file", "FoilHole_2": "its archive is missing"},
+    )
+    view = build_view(overview(cleanup=state), PLACES, detector=DETECTOR, now=NOW)
+    (line,) = [line for line in screen(view) if line.startswith("clean-up")]
+    assert line.startswith("clean-up  1,200 movies removed, 800 GB; 3 due, 2 GB; 2 kept: FoilHole_2: it")
+    document: Any = to_json(view)
+    assert document["cleanup"]["kept"]["FoilHole_1"] == "it is a link, not a file"
+    without = build_view(overview(), PLACES, detector=DETECTOR, now=NOW)
+    assert to_json(without)["cleanup"] is None
+    assert not any("clean-up" in line for line in screen(without))
+
+
 def test_json_has_the_documented_keys_and_plain_values(overview: Facts) -> None:
     """The document survives JSON and holds every key of the module's description."""
     document = json.loads(
@@ -166,7 +190,7 @@ def test_json_has_the_documented_keys_and_plain_values(overview: Facts) -> None:
     assert document["schema_version"] == 1
     assert set(document) == {
         "schema_version", "taken_at", "running", "paused", "paused_by", "last_movie", "counts", "rates", "clears_in_s",
-        "workers", "bad_devices", "disks", "folders", "detector", "held", "errors", "warnings",
+        "workers", "bad_devices", "disks", "cleanup", "folders", "detector", "held", "errors", "warnings",
     }  # fmt: skip
     assert document["counts"] == {
         "found": 1000, "archived": 980, "corrected": 970, "failed": 3, "held": 7, "backlog": 20,

@@ -479,7 +479,7 @@ def test_jobs_after_the_movie_is_gone(installation: Installation) -> None:
         supervisor.kill()
     jobs = store.jobs_of(movie.movie_id)
     assert {kind: job.state for kind, job in jobs.items()} == dict.fromkeys(JobKind, JobState.DONE)
-    assert jobs[JobKind.ARCHIVE].reason == KEPT
+    assert store.history(jobs[JobKind.ARCHIVE].job_id)[-1].detail == KEPT
     assert installation.archive.read_bytes() == before
     assert (settings.output.directory / "a.star").is_file()
     assert len((installation.manifest.path).read_text().splitlines()) == 3

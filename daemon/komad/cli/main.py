@@ -12,6 +12,7 @@ import typer
 
 from komad import __version__
 from komad.cli import (
+    cleanup,
     config,
     demo,
     doctor,
@@ -55,6 +56,9 @@ app.command(name="release", short_help="Let movies go on that were held by hand.
 app.command(name="pause", short_help="Start no more jobs.")(queue.pause)
 app.command(name="resume", short_help="Start jobs again.")(queue.resume)
 app.command(name="supply", short_help="Supply parameters that movies wait for.")(jobs.supply)
+app.command(name="cleanup", short_help="Remove movies whose archives are proven, or say which would go.")(
+    cleanup.cleanup
+)
 app.command(name="verify", short_help="Check archives against what they were when they were made.")(
     verify.verify
 )

@@ -27,6 +27,7 @@ def to_json(view: StatusView) -> dict[str, object]:
         "workers": [asdict(worker) for worker in view.workers],
         "bad_devices": [asdict(bad) for bad in view.bad_devices],
         "disks": [{**asdict(disk), "paths": [str(path) for path in disk.paths]} for disk in view.disks],
+        "cleanup": None if view.cleanup is None else asdict(view.cleanup),
         "folders": [_folder(folder) for folder in view.folders],
         "detector": _detector(view.detector),
         "held": [asdict(group) for group in view.held],

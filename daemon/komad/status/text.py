@@ -20,7 +20,7 @@ from komad.status.view import (
     WorkerView,
 )
 from komad.store.detector import MovieHealth
-from komad.store.overview import GpuState
+from komad.store.overview import CleanupState, GpuState
 
 MAX_WORKERS, MAX_DISKS, MAX_FOLDERS, MAX_DETECTOR, MAX_HELD, MAX_ERRORS = 4, 2, 2, 5, 3, 3
 """Lines per block, so that all of it stays on one screen."""
@@ -53,10 +53,15 @@ def render(view: StatusView) -> RenderableType:
             empty="none: start `komad run`",
         ),
         *_block("disks", [_disk(disk) for disk in view.disks], MAX_DISKS),
+        *_block("clean-up", [] if view.cleanup is None else [_cleanup(view.cleanup)], 1),
         *_block("folders", [_folder(folder) for folder in view.folders], MAX_FOLDERS),
         *_block("detector", list(_detector(view.detector)), MAX_DETECTOR),
         *_block("held", [_held(group.n_jobs, group.kind, group.reason) for group in view.held], MAX_HELD),
-        *_block("errors", [_error(error) for error in view.errors], MAX_ERRORS - bool(view.warnings)),
+        *_block(
+            "errors",
+            [_error(error) for error in view.errors],
+            MAX_ERRORS - bool(view.warnings) - bool(view.cleanup),
+        ),
         *_block("warning", [_warning(warning) for warning in view.warnings[:1]], 1),
     )
 
@@ -177,6 +182,15 @@ def _disk(disk: DiskView) -> Text:
         line.append(f", full in {duration(disk.hours_left * 3600)}", style)
         line.append(f" at {size(disk.bytes_per_hour)} per hour", DIM)
     line.append(f"  {', '.join(str(path) for path in disk.paths)}", DIM)
+    return line
+
+
+def _cleanup(state: CleanupState) -> Text:
+    line = _line(f"{state.n_removed:,} movies removed, {size(state.removed_bytes)}")
+    line.append(f"; {state.n_due:,} due, {size(state.due_bytes)}", DIM)
+    if state.n_kept:
+        stem, why = list(state.kept.items())[-1]
+        line.append(f"; {state.n_kept:,} kept: {stem}: {why}", CARE)
     return line
 
 

@@ -12,6 +12,7 @@ from komad.status.places import Place
 from komad.store.detector import DetectorFacts
 from komad.store.overview import (
     BadDevice,
+    CleanupState,
     FolderState,
     GpuState,
     HeldGroup,
@@ -138,6 +139,8 @@ class StatusView:
     workers: tuple[WorkerView, ...]
     bad_devices: tuple[BadDeviceView, ...]
     disks: tuple[DiskView, ...]
+    cleanup: CleanupState | None
+    """None when movies stay."""
     folders: tuple[FolderView, ...]
     detector: DetectorView
     held: tuple[HeldGroup, ...]
@@ -172,6 +175,7 @@ def build_view(
         workers=workers,
         bad_devices=tuple(_bad_device(bad, now) for bad in overview.bad_devices),
         disks=_disks(overview, places, now),
+        cleanup=overview.cleanup,
         folders=_folders(overview, places, running=running),
         detector=view_detector(detector),
         held=overview.held,

@@ -60,9 +60,12 @@ def change(
     reason: str = "",
     held_by: HeldBy | None = None,
     error: KomadError | None = None,
+    note: str = "",
     **values: Any,
 ) -> JobState:
     """Apply `event` to the job of `row`, if it is still in that row's state, and write it into the history.
+
+    The history tells the error, else the reason why it is held, else the note.
 
     Raises
     ------
@@ -90,7 +93,7 @@ def change(
         attempt=columns.get("attempt", row.attempt),
         worker_id=columns.get("worker_id", row.worker_id),
         error_code=error.code if error is not None else "",
-        detail=str(error) if error is not None else reason,
+        detail=str(error) if error is not None else reason or note,
     )
     return state
 

@@ -79,7 +79,7 @@ class Jobs(Database):
         go_on: bool = False,
         note: str = "",
     ) -> Job | None:
-        """Mark a job done, its files being on disk; `note` is for people.
+        """Mark a job done, its files being on disk; its history tells the `note`.
 
         An archive job takes its stack sum along and lets the movie's correct job go on; with `go_on` the same worker
         claims that in the same transaction, if it is free, was never tried and claims go on, and gets it back.
@@ -89,7 +89,7 @@ class Jobs(Database):
             values: dict[str, Any] = {"summary": dict(summary), "seconds": seconds}
             if job.kind is JobKind.CORRECT:
                 values["sequence"] = _next_sequence(connection)
-            changes.change(connection, row, JobEvent.FINISH, reason=note, **(changes.NO_ERROR | values))
+            changes.change(connection, row, JobEvent.FINISH, note=note, **(changes.NO_ERROR | values))
             devices.note_success(connection, job)
             if job.kind is JobKind.CORRECT:
                 return None

@@ -64,7 +64,7 @@ jobs = Table(
     Column("movie_id", ForeignKey("movies.movie_id"), nullable=False),
     Column("kind", Text, nullable=False),
     Column("state", Text, nullable=False),
-    # Why it is held (or a note on how it was done), for people, and what holds it: one of `rows.HeldBy`.
+    # Why it is held, for people, and what holds it: one of `rows.HeldBy`.
     Column("reason", Text, nullable=False, server_default=""),
     Column("held_by", Text, nullable=False, server_default=""),
     # Times its work was begun.
@@ -116,7 +116,7 @@ job_events = Table(
     Column("attempt", Integer, nullable=False),
     Column("worker_id", Text, nullable=False, server_default=""),
     Column("error_code", Text, nullable=False, server_default=""),
-    # The error message, or the reason of a hold.
+    # The error message, the reason of a hold, or a note.
     Column("detail", Text, nullable=False, server_default=""),
     # Last errors, also those that a retry has cured since.
     Index("ix_job_events_error", "event_id", sqlite_where=text("error_code != ''")),

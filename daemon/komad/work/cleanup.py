@@ -409,13 +409,20 @@ class CleanupProcess:
     """The daemon's hold on the process that removes movies; there is none where movies stay."""
 
     def __init__(self, settings: Settings, store: Store, *, command: Sequence[str] = COMMAND) -> None:
-        self._settings = settings
-        self._is_wanted = settings.cleanup.delete_movies_after_h is not None
-        if not self._is_wanted:
-            store.put_cleanup(None)
+        self._store = store
         self._command = tuple(command)
         self._process: subprocess.Popen[str] | None = None
+        self.reload(settings)
+
+    def reload(self, settings: Settings) -> None:
+        """Go on with other settings: the process is ended, and started with these."""
+        self.stop()
+        self._settings = settings
+        self._process = None
         self._start_at = 0.0
+        self._is_wanted = settings.cleanup.delete_movies_after_h is not None
+        if not self._is_wanted:
+            self._store.put_cleanup(None)
 
     def tick(self) -> None:
         """Start it, also when it has ended."""
