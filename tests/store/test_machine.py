@@ -8,7 +8,6 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
     initialize,
     invariant,
@@ -46,6 +45,7 @@ ERRORS = st.sampled_from(
         DeviceError("lost"),
     ]
 )
+ROUNDS = st.lists(st.none() | ERRORS, min_size=1, max_size=5) | st.just([InternalError("bug")] * 4)
 ENDS = st.sampled_from([WorkerLostError("gone"), WorkerLostError("gone"), InterruptedWorkError("killed")])
 KINDS = st.sampled_from(list(JobKind))
 HELD, QUEUED, RUNNING = JobState.HELD, JobState.QUEUED, JobState.RUNNING
@@ -130,9 +130,6 @@ class OneDevice:
 class JobMachine(RuleBasedStateMachine):
     """Movies come, workers come, work and die, devices break, people interfere."""
 
-    movies = Bundle("movies")
-    workers = Bundle("workers")
-
     @initialize()
     def start(self) -> None:
         self.directory = tempfile.TemporaryDirectory()
@@ -145,9 +142,14 @@ class JobMachine(RuleBasedStateMachine):
         self.pauses: dict[PausedBy, str] = {}
         self.n_finished = 0
         self.n_workers = 0
+        for device in ("cuda:0", "cuda:0", "cuda:1"):
+            self.start_worker(device)
+        for _ in range(4):  # enough for a device to be found bad
+            self.add(missing=False, mode="off")
 
-    @rule(target=movies, missing=st.booleans(), mode=st.sampled_from(["off", "off", "trailing", "centred"]))
-    def add(self, missing: bool, mode: str) -> int:
+    @precondition(lambda self: len(self.known) < 8)
+    @rule(missing=st.booleans(), mode=st.sampled_from(["off", "off", "trailing", "centred"]))
+    def add(self, missing: bool, mode: str) -> None:
         acquisition = (
             Acquisition()
             if missing
@@ -168,20 +170,21 @@ class JobMachine(RuleBasedStateMachine):
         self.known[added.movie_id] = OneMovie(missing, mode != "off", archive, correct)
         self.jobs |= {archive.job_id: archive, correct.job_id: correct}
         self.settle()
-        return added.movie_id
 
-    @rule(target=workers, device=st.sampled_from(["cuda:0", "cuda:0", "cuda:1"]))
-    def start_worker(self, device: str) -> str:
+    @precondition(lambda self: len(self.alive) < 4)
+    @rule(device=st.sampled_from(["cuda:0", "cuda:0", "cuda:1"]))
+    def start_worker(self, device: str) -> None:
         self.n_workers += 1
         name = f"w{self.n_workers}"
         self.store.register_worker(name, boot_id="boot", pid=1, device=device)
         self.alive[name] = device
-        return name
 
-    @rule(worker=workers, newest=st.booleans())
-    def claim(self, worker: str, newest: bool) -> None:
-        if worker not in self.alive:
-            return
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data(), newest=st.booleans())
+    def claim(self, data: st.DataObject, newest: bool) -> None:
+        self.claim_one(data.draw(st.sampled_from(sorted(self.alive))), newest=newest)
+
+    def claim_one(self, worker: str, *, newest: bool) -> Job | None:
         device = self.alive[worker]
         nobody_else = set(self.alive.values()) == {device}
         mine = [
@@ -194,19 +197,38 @@ class JobMachine(RuleBasedStateMachine):
         assert (job.job_id if job else None) == wanted
         if job:
             self.take(job)
+        return job
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data(), errors=ROUNDS, go_on=st.booleans())
+    def work(self, data: st.DataObject, errors: list[KomadError | None], go_on: bool) -> None:
+        """One worker does several jobs, each with an error or well."""
+        worker = data.draw(st.sampled_from(sorted(self.alive)))
+        for error in errors:
+            job = self.claim_one(worker, newest=False)
+            if job is None:
+                return
+            self.begin_one(job)
+            if error is None:
+                self.finish_one(self.claimed[job.job_id], go_on=go_on)
+            else:
+                self.fail_one(self.claimed[job.job_id], error)
+            self.sync_koma()
 
     def take(self, job: Job) -> None:
         self.claimed[job.job_id] = job
         self.jobs[job.job_id].go(RUNNING)
 
-    def one_claimed(self, data: st.DataObject) -> tuple[Job, OneJob]:
-        job = data.draw(st.sampled_from(list(self.claimed.values())))
-        return job, self.jobs[job.job_id]
+    def one_claimed(self, data: st.DataObject) -> Job:
+        return data.draw(st.sampled_from(list(self.claimed.values())))
 
     @precondition(lambda self: self.claimed)
     @rule(data=st.data())
     def begin(self, data: st.DataObject) -> None:
-        job, model = self.one_claimed(data)
+        self.begin_one(self.one_claimed(data))
+
+    def begin_one(self, job: Job) -> None:
+        model = self.jobs[job.job_id]
         try:
             begun = self.store.begin(job)
         except WorkerLostError:
@@ -219,7 +241,10 @@ class JobMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.claimed)
     @rule(data=st.data(), go_on=st.booleans())
     def finish(self, data: st.DataObject, go_on: bool) -> None:
-        job, model = self.one_claimed(data)
+        self.finish_one(self.one_claimed(data), go_on=go_on)
+
+    def finish_one(self, job: Job, *, go_on: bool) -> None:
+        model = self.jobs[job.job_id]
         following = self.store.finish(job, {"job": job.job_id}, 1.0, go_on=go_on)
         del self.claimed[job.job_id]
         model.go(DONE)
@@ -250,7 +275,10 @@ class JobMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.claimed)
     @rule(data=st.data(), error=ERRORS)
     def fail(self, data: st.DataObject, error: KomadError) -> None:
-        job, model = self.one_claimed(data)
+        self.fail_one(self.one_claimed(data), error)
+
+    def fail_one(self, job: Job, error: KomadError) -> None:
+        model = self.jobs[job.job_id]
         decision = self.store.fail(job, error, MAX_ATTEMPTS)
         del self.claimed[job.job_id]
         bad_before = self.devices.get(self.alive[job.worker_id], OneDevice()).n_bad
@@ -312,15 +340,18 @@ class JobMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.claimed)
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
-        job, model = self.one_claimed(data)
+        job = self.one_claimed(data)
+        model = self.jobs[job.job_id]
         self.store.give_back(job)
         del self.claimed[job.job_id]
         model.uncount()
         model.go(QUEUED)
         self.settle()
 
-    @rule(worker=workers, error=ENDS)
-    def lose(self, worker: str, error: KomadError) -> None:
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data(), error=ENDS)
+    def lose(self, data: st.DataObject, error: KomadError) -> None:
+        worker = data.draw(st.sampled_from(sorted(self.alive)))
         with self.store.read() as connection:
             in_hand = "SELECT job_id FROM jobs WHERE state = 'running' AND worker_id = :worker"
             latest_first = text(f"{in_hand} ORDER BY begun_at DESC, job_id")
@@ -341,13 +372,13 @@ class JobMachine(RuleBasedStateMachine):
                 raise AssertionError("a lost worker finished a job")
             except WorkerLostError:
                 pass
-        self.alive.pop(worker, None)
+        del self.alive[worker]
         self.settle()
         self.let_time_pass()
 
-    @rule(movie_id=movies, kind=KINDS, action=st.sampled_from(["hold", "release", "retry", "cancel"]))
-    def interfere(self, movie_id: int, kind: JobKind, action: str) -> None:
-        movie = self.known[movie_id]
+    @rule(data=st.data(), kind=KINDS, action=st.sampled_from(["hold", "release", "retry", "cancel"]))
+    def interfere(self, data: st.DataObject, kind: JobKind, action: str) -> None:
+        movie = self.known[data.draw(st.sampled_from(sorted(self.known)))]
         job = movie.archive if kind is JobKind.ARCHIVE else movie.correct
         allowed = {
             "hold": job.state in {QUEUED, HELD},
@@ -387,8 +418,9 @@ class JobMachine(RuleBasedStateMachine):
             self.pauses.pop(by, None)
         assert {it: why for it in PausedBy if (why := self.store.paused(it))} == self.pauses
 
-    @rule(movie_id=st.none() | movies)
-    def supply(self, movie_id: int | None) -> None:
+    @rule(data=st.data())
+    def supply(self, data: st.DataObject) -> None:
+        movie_id = data.draw(st.sampled_from([None, *self.known]))
         self.store.supply(
             {"pixel_size_angstrom": 1.0},
             movie_id=movie_id,
