@@ -13,7 +13,7 @@ MEANINGS = {
     MOVIES_FAILED: "some movies failed or cannot be read, the others are done; `verify`: archives missing or damaged",
     USAGE: "wrong option, argument or value",
     CONFIG: "the configuration or a reference that it names is wrong",
-    RUNNING: "another komad works with this state directory",
+    RUNNING: "another komad works with this state or output directory",
     STORE: "no database yet, or it cannot be used; when it is damaged: `komad rebuild`",
     DISK: "results cannot be written: no space, no permission, lost disk",
     GAIN: "`komad gain check`: the gain reference does not fit the movies as it lies",
