@@ -532,9 +532,6 @@ class Daemon:
         self._clock = clock
         self._signals = signals or Signals()
         self._reread = reread
-        written = (settings.output.directory, settings.archive_directory, store.stack_sum_directory)
-        for directory in (*written, reference_directory(settings)):
-            remove_leftovers(directory)
         self._index = SessionIndex(settings.output.directory, settings=_shown(settings))
         self._refuse_older_database()
         self._published = 0
@@ -584,7 +581,7 @@ class Daemon:
         DeviceError
             No worker ever got ready, and none will.
         """
-        self._supervisor.start()
+        self._end_earlier_life()
         self._watcher.start()
         self._intake.start()
         logger.info(
@@ -622,6 +619,13 @@ class Daemon:
         elif time.monotonic() >= self._extended_at:
             self._extended_at = time.monotonic() + EXTENSION_INTERVAL_S
             service.take_longer()
+
+    def _end_earlier_life(self) -> None:
+        """End what an earlier life left behind: its workers first, for what they still write is no leftover yet."""
+        self._supervisor.start()
+        written = (self._settings.output.directory, self._settings.archive_directory)
+        for directory in (*written, self._store.stack_sum_directory, reference_directory(self._settings)):
+            remove_leftovers(directory)
 
     def _tick(self, *, starting: bool) -> None:
         """Look after workers and publish; trouble with disks or the database is told once and tried again."""

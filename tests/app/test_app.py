@@ -1,7 +1,9 @@
 """Start checks, and what becomes of files that are found."""
 
 import os
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -30,6 +32,8 @@ from komad.formats.images import write_mrc
 from komad.model import Candidate, JobKind, JobState
 from komad.store import GainCheckRow, Store
 from komad.work.lease import Pulse
+from komad.work.orphans import boot_id
+from tests.formats.test_atomic import WRITER
 from tests.work.conftest import SHAPE, MakeMovie, wait_until, write_movie
 
 
@@ -109,17 +113,34 @@ def test_watchdog(
     assert ("WATCHDOG=1" in said) is feeds
 
 
-def test_leftovers(settings: Settings, store: Store) -> None:
+def test_leftovers(settings: Settings, store: Store, tmp_path: Path) -> None:
     """Wherever the daemon writes, it removes at start what a crash left half written."""
+    output = settings.output.model_copy(update={"archive_directory": tmp_path / "archive"})
+    settings = settings.model_copy(update={"output": output})
     places = [
         settings.output.directory,
+        settings.archive_directory,
         *(settings.state_directory / it for it in ("references", "stack_sums")),
     ]
     for place in places:
         place.mkdir(exist_ok=True)
         (place / ".komad-1234.mrc").touch()
-    app.Daemon(settings, store)
-    assert [list(place.iterdir()) for place in places] == [[], [], []]
+    app.Daemon(settings, store)._end_earlier_life()
+    assert [list(place.iterdir()) for place in places] == [[], [], [], []]
+
+
+def test_worker_that_outlived_its_daemon(settings: Settings, store: Store) -> None:
+    """What a worker of an earlier life is writing goes with it, as soon as the next daemon starts."""
+    settings.output.directory.mkdir()
+    command = [sys.executable, "-c", WRITER, str(settings.output.directory / "a.mrc"), "cpu-1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"writing\n"
+        store.register_worker("cpu-1", boot_id=boot_id(), pid=worker.pid, device="cpu")
+        app.Daemon(settings, store)._end_earlier_life()
+        assert worker.wait(10) == -signal.SIGKILL
+    assert list(settings.output.directory.iterdir()) == []
+    assert store.workers() == []
 
 
 def test_found_movie(intake: app.Intake, settings: Settings, store: Store) -> None:

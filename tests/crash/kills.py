@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,10 +19,10 @@ from structlog.testing import capture_logs
 
 from komad import app
 from komad.config import Settings
-from komad.model import JobState, RetryDecision, after_failure
+from komad.model import JobState
 from komad.store import Store
 from komad.work import supervisor as supervisor_module
-from tests.crash import installation
+from tests.crash import haste, installation
 from tests.crash.nursery import Nursery
 from tests.work.conftest import write_movie
 
@@ -56,6 +56,10 @@ def kill_workers(place: Path, numba_cache: Path, moments: Sequence[str] = ()) ->
     installation.put_back(place / "run", place / "template")
     with Nursery(place / "nursery", numba_cache) as nursery, _hurried(nursery):
         listed = place / "points"
+        _run(
+            settings, {}
+        )  # compiles what is not compiled yet: loops may differ in the last bit from those kept on disk
+        installation.put_back(place / "template", place / "run")
         _run(settings, {"CRASH_POINTS": str(listed)})
         points = [point for point in dict.fromkeys(listed.read_text().splitlines()) if _is_fixed(point)]
         right = installation.content(settings)
@@ -92,6 +96,8 @@ def kill_daemons(place: Path, numba_cache: Path, moments: Sequence[str] = ()) ->
     configuration = installation.configuration(settings)
     installation.put_back(place / "run", place / "template")
     listed, done = place / "points", place / "killed"
+    _run_daemon(configuration, settings, {})
+    installation.put_back(place / "template", place / "run")
     _run_daemon(configuration, settings, {"CRASH_POINTS": str(listed)})
     points = [point for point in dict.fromkeys(listed.read_text().splitlines()) if _is_early(point)]
     right = installation.content(settings)
@@ -171,15 +177,11 @@ def _is_fixed(point: str) -> bool:
 @contextmanager
 def _hurried(nursery: Nursery) -> Iterator[None]:
     """Fork workers from the nursery, and wait for nothing."""
-
-    def at_once(*arguments: Any, **options: Any) -> RetryDecision:
-        return replace(after_failure(*arguments, **options), delay_s=0.0)
-
     with (
         capture_logs(),
         patch.object(supervisor_module, "subprocess", nursery),
         patch.object(supervisor_module, "respawn_delay_s", lambda n_failures: 0.0),
-        patch("komad.store.jobs.after_failure", at_once),
+        patch("komad.store.jobs.after_failure", haste.soon),
     ):
         yield
 
@@ -190,7 +192,7 @@ def _run(settings: Settings, environment: dict[str, str]) -> list[str]:
         daemon = app.Daemon(settings, store)
         supervisor = daemon._supervisor
         try:
-            supervisor.start()
+            daemon._end_earlier_life()
             _until(lambda: _all_done(store), daemon, starting=True)
             supervisor.drain()
             _until(lambda: supervisor.n_alive == 0, daemon, starting=False)
@@ -198,7 +200,7 @@ def _run(settings: Settings, environment: dict[str, str]) -> list[str]:
             supervisor.kill()
             daemon._end()
         left = installation.temporaries(settings.state_directory.parent)
-        app.Daemon(settings, store)
+        app.Daemon(settings, store)._end_earlier_life()
     return left
 
 

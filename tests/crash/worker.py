@@ -4,7 +4,9 @@ import os
 import sys
 
 from komad.work import worker
-from tests.crash import points
+from tests.crash import haste, points
 
+if "CRASH_HASTE" in os.environ:
+    haste.install()
 points.install()
 os._exit(worker.main(sys.argv[1:]))
