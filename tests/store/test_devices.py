@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 
 from komad.errors import (
@@ -205,3 +207,21 @@ def test_order_of_claims(store: Store, newest: bool, taken: list[int]) -> None:
     while (job := store.claim("A", newest=newest)) is not None:
         found.append(job.movie_id)
     assert found == [number + 1 for number in taken]
+
+
+@pytest.mark.parametrize("newest", [False, True])
+def test_claims_go_by_the_index(store: Store, newest: bool) -> None:
+    """Neither end of the queue is found by looking through the table, nor by sorting."""
+    add(store, 1, "A")
+    said: list[str] = []
+    with store.read() as connection:
+        raw = connection.connection.dbapi_connection
+        assert isinstance(raw, sqlite3.Connection)
+        raw.set_trace_callback(said.append)
+    assert store.claim("A", newest=newest) is not None
+    with store.read() as connection:
+        raw.set_trace_callback(None)
+        [claim_it] = [statement for statement in said if statement.startswith("UPDATE jobs")]
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {claim_it}")]
+    assert any("INDEX ix_jobs_queued" in step for step in plan), plan
+    assert not any("TEMP B-TREE" in step or step == "SCAN jobs" for step in plan), plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
 
 from komad.config import Koma
 from komad.errors import KomadError, TransitionError
@@ -32,6 +32,15 @@ SETTLED = frozenset({HeldBy.ARCHIVE, HeldBy.PARAMETERS, HeldBy.KOMA, HeldBy.GAIN
 ENDED = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 
+# Written once: putting them together takes as long as running them.
+_OF_MOVIE = select(jobs).where(jobs.c.movie_id == bindparam("movie_id"))
+_NEEDED = select(movies.c.missing, movies.c.series, movies.c.koma).where(
+    movies.c.movie_id == bindparam("movie_id")
+)
+
+_RECORD = insert(job_events)
+
+
 def job_row(connection: Connection, job_id: int) -> Row[Any]:
     """Return the job's row.
 
@@ -48,7 +57,7 @@ def job_row(connection: Connection, job_id: int) -> Row[Any]:
 
 def rows_of_movie(connection: Connection, movie_id: int) -> dict[JobKind, Row[Any]]:
     """Return the rows of a movie's jobs by kind."""
-    rows = connection.execute(select(jobs).where(jobs.c.movie_id == movie_id))
+    rows = connection.execute(_OF_MOVIE, {"movie_id": movie_id})
     return {JobKind(row.kind): row for row in rows}
 
 
@@ -105,7 +114,7 @@ def requeue(connection: Connection, row: Row[Any]) -> None:
 
 def record(connection: Connection, **values: Any) -> None:
     """Append to the history."""
-    connection.execute(insert(job_events).values(values))
+    connection.execute(_RECORD, values)
 
 
 def settle_correct(connection: Connection, movie_id: int) -> bool:
@@ -167,8 +176,7 @@ def settle_queued(connection: Connection, series: str) -> None:
 
 def _why_held(connection: Connection, archive: Row[Any]) -> tuple[HeldBy | None, str]:
     """Say what holds a correct job back and the reason to show; (None, '') when nothing does."""
-    wanted = select(movies.c.missing, movies.c.series, movies.c.koma)
-    missing, series, koma = connection.execute(wanted.where(movies.c.movie_id == archive.movie_id)).one()
+    missing, series, koma = connection.execute(_NEEDED, {"movie_id": archive.movie_id}).one()
     reasons = {
         JobState.FAILED: f"its archive failed: {archive.error_message}",
         JobState.CANCELLED: "its archive was cancelled",

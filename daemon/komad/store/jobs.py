@@ -7,8 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, Text, cast, delete, func, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Integer,
+    Row,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from komad.errors import Failure, FolderLostError, KomadError, TransitionError, WorkerLostError
 from komad.model import Job, JobEvent, JobKind, JobState, RetryDecision, Tries, after_failure
@@ -24,6 +38,29 @@ PAUSE = "pause:"
 IS_PAUSED = select(meta.c.key).where(meta.c.key.in_([PAUSE + by for by in PausedBy])).exists()
 
 
+def _claim_statement(*, newest: bool) -> ReturningUpdate[Any]:
+    """Written once for either end of the queue: putting it together takes as long as running it."""
+    moment: BindParameter[str] = bindparam("moment", type_=Text)
+    is_due = or_(jobs.c.not_before <= moment, jobs.c.not_before > bindparam("latest"))
+    mine = select(workers.c.device).where(workers.c.worker_id == bindparam("worker")).scalar_subquery()
+    nobody_else = ~select(workers.c.device).where(workers.c.device != jobs.c.avoid).exists()
+    is_mine = or_(jobs.c.avoid == "", jobs.c.avoid != func.coalesce(mine, ""), nobody_else)
+    next_one = jobs.c.job_id.desc() if newest else jobs.c.job_id
+    wanted = select(jobs.c.job_id).where(IS_QUEUED, is_due, is_mine).order_by(next_one).limit(1)
+    claimed = {
+        "state": JobState.RUNNING,
+        "worker_id": bindparam("worker"),
+        "claimed_at": moment,
+        "begun_at": None,
+        "not_before": "",
+    }
+    here = (jobs.c.job_id == wanted.scalar_subquery(), IS_QUEUED, ~IS_PAUSED)
+    return update(jobs).where(*here).values(claimed).returning(jobs)
+
+
+_CLAIM = {newest: _claim_statement(newest=newest) for newest in (False, True)}
+
+
 class Jobs(Database):
     """What happens to jobs. A worker acts on a job it claimed; if it lost it meanwhile, WorkerLostError is raised."""
 
@@ -34,22 +71,9 @@ class Jobs(Database):
         waits for longer than any delay was told to by a clock that has been set back since: it is due.
         """
         moment = now()
-        is_due = or_(jobs.c.not_before <= moment, jobs.c.not_before > now(MAX_DELAY_S))
-        mine = select(workers.c.device).where(workers.c.worker_id == worker_id).scalar_subquery()
-        nobody_else = ~select(workers.c.device).where(workers.c.device != jobs.c.avoid).exists()
-        is_mine = or_(jobs.c.avoid == "", jobs.c.avoid != func.coalesce(mine, ""), nobody_else)
-        next_one = jobs.c.job_id.desc() if newest else jobs.c.job_id
-        wanted = select(jobs.c.job_id).where(IS_QUEUED, is_due, is_mine).order_by(next_one).limit(1)
-        statement = (
-            update(jobs)
-            .where(jobs.c.job_id == wanted.scalar_subquery(), IS_QUEUED, ~IS_PAUSED)
-            .values(
-                state=JobState.RUNNING, worker_id=worker_id, claimed_at=moment, begun_at=None, not_before=""
-            )
-            .returning(jobs)
-        )
+        values = {"worker": worker_id, "moment": moment, "latest": now(MAX_DELAY_S)}
         with self.write() as connection:
-            row = connection.execute(statement).one_or_none()
+            row = connection.execute(_CLAIM[newest], values).one_or_none()
             if row is None:
                 return None
             _record_claim(connection, row, moment)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Select, bindparam, select
 
 from komad.config import Koma
 from komad.model import REACH, JobKind, JobState
@@ -20,6 +20,18 @@ from komad.store.tables import jobs, koma_windows, movies
 
 CLOCK_ADJUSTMENT_S = 60.0
 """By less than this a clock is set right while all goes well."""
+
+
+# Written once: putting them together takes as long as running them, and they run for each movie of each window.
+_LISTED = (
+    select(movies.c.movie_id, movies.c.stem, jobs.c.state, jobs.c.reason)
+    .join(jobs)
+    .where(movies.c.series == bindparam("series"), jobs.c.kind == JobKind.ARCHIVE)
+    .limit(bindparam("n"))
+)
+_BEFORE = _LISTED.where(movies.c.movie_id < bindparam("movie_id")).order_by(movies.c.movie_id.desc())
+_AFTER = _LISTED.where(movies.c.movie_id > bindparam("movie_id")).order_by(movies.c.movie_id)
+_BOUND = select(koma_windows.c.movie_id).where(koma_windows.c.movie_id == bindparam("movie_id"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +74,7 @@ def why_held(connection: Connection, archive: Row[Any], series: str, koma: Koma)
     """Say what a movie waits for whose archive is done; '' when it can go on."""
     if koma.mode == "off" or not series or _has_waited(archive.ended_at, koma.max_wait_s):
         return ""
-    bound = select(koma_windows.c.movie_id).where(koma_windows.c.movie_id == archive.movie_id)
-    if connection.execute(bound).first() is not None:
+    if connection.execute(_BOUND, {"movie_id": archive.movie_id}).first() is not None:
         return ""
     return waits_for(neighbours_of(connection, archive.movie_id, series, koma), koma)
 
@@ -89,27 +100,22 @@ def neighbours_of(connection: Connection, movie_id: int, series: str, koma: Koma
     """Look up the movies of the series around one; none in the series ''."""
     if not series:
         return Neighbours(earlier=(), later=(), n_later=0)
-    listed = (
-        select(movies.c.movie_id, movies.c.stem, jobs.c.state, jobs.c.reason)
-        .join(jobs)
-        .where(movies.c.series == series, jobs.c.kind == JobKind.ARCHIVE)
-    )
-    before = listed.where(movies.c.movie_id < movie_id).order_by(movies.c.movie_id.desc())
-    earlier = _neighbours(connection, before.limit(REACH * koma.radius))
+    around = {"series": series, "movie_id": movie_id}
+    earlier = _neighbours(connection, _BEFORE, around | {"n": REACH * koma.radius})
     n_later = 0
     if koma.mode == "centred":
         n_done = sum(neighbour.archive == JobState.DONE for neighbour in earlier)
         n_later = max(koma.radius, 2 * koma.radius - n_done)
-    after = listed.where(movies.c.movie_id > movie_id).order_by(movies.c.movie_id).limit(n_later)
-    return Neighbours(
-        earlier=earlier, later=_neighbours(connection, after) if n_later else (), n_later=n_later
-    )
+    later = _neighbours(connection, _AFTER, around | {"n": n_later}) if n_later else ()
+    return Neighbours(earlier=earlier, later=later, n_later=n_later)
 
 
-def _neighbours(connection: Connection, statement: Any) -> tuple[Neighbour, ...]:
+def _neighbours(
+    connection: Connection, statement: Select[Any], values: Mapping[str, Any]
+) -> tuple[Neighbour, ...]:
     return tuple(
         Neighbour(movie_id=movie_id, stem=stem, archive=JobState(state), reason=reason)
-        for movie_id, stem, state, reason in connection.execute(statement)
+        for movie_id, stem, state, reason in connection.execute(statement, values)
     )
 
 
