@@ -46,7 +46,7 @@ def test_error_codes_of_jobs() -> None:
     rows = dict(
         re.findall(r"^\| `(\w+)` \| .* \| ([\w, ]+) \|$", section("Error codes of jobs"), re.MULTILINE)
     )
-    before_any_job = {"error", "config", "already_running", "store", "job_transition"}
+    before_any_job = {"error", "config", "already_running", "store", "store_damaged", "job_transition"}
     classes = [errors.KomadError]
     for kind in classes:
         classes.extend(kind.__subclasses__())

@@ -50,13 +50,8 @@ def facts(state: Path) -> tuple[object, ...]:
     from datetime import UTC, datetime
 
     overview = read_overview(state, now=datetime.now(UTC))
-    return (
-        overview.n_movies,
-        overview.last_found,
-        dict(overview.jobs),
-        overview.output_bytes,
-        overview.archive_bytes,
-    )
+    written = {role: overview.growth.bytes_per_movie[role] for role in ("output", "archive")}
+    return overview.n_movies, overview.last_found, dict(overview.jobs), written
 
 
 def overwrite_pages(path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from komad.status.places import Place
 from komad.store.detector import DetectorFacts, GainCheck, History, MovieHealth, Series
+from komad.store.growth import Growth
 from komad.store.overview import (
     BadDevice,
     FolderState,
@@ -43,8 +44,9 @@ BUSY = Overview(
     },
     last_hour=Window(found=240, archived=230, corrected=228),
     last_ten_minutes=Window(found=30, archived=50, corrected=50),
-    output_bytes=60_000_000_000,
-    archive_bytes=40_000_000_000,
+    growth=Growth(
+        bytes_per_movie={"output": 250e6, "archive": 1e9 / 6, "state": 0.0}, movies_per_hour=240, n_in_hand=1
+    ),
     held=(HeldGroup(kind="correct", held_by="parameters", reason="the pixel size is unknown", n_jobs=7),),
     workers=(
         WorkerState(

@@ -73,7 +73,8 @@ def test_counts_windows_and_bytes(store: Store, tmp_path: Path) -> None:
     assert facts.jobs[("correct", "failed")] == 1
     assert facts.last_found == "d"
     assert (facts.last_hour.found, facts.last_hour.archived, facts.last_hour.corrected) == (4, 2, 1)
-    assert (facts.output_bytes, facts.archive_bytes) == (300, 140)
+    assert facts.growth.bytes_per_movie["output"] == 300
+    assert facts.growth.bytes_per_movie["archive"] == 70
 
 
 def test_windows_end(store: Store, tmp_path: Path) -> None:

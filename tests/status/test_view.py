@@ -11,6 +11,7 @@ import pytest
 
 from komad.status.places import Place
 from komad.status.view import build_view
+from komad.store.growth import NO_GROWTH
 from komad.store.overview import HeldGroup, Overview, Window
 from tests.status.conftest import BUSY, DETECTOR, NOW, PLACES, SLOW
 
@@ -91,7 +92,7 @@ def test_disks_apart_are_counted_apart(overview: Facts) -> None:
 
 def test_disk_without_writing_has_no_end(overview: Facts) -> None:
     """Nothing written in the last hour: hours left are unknown."""
-    (disk,) = build_view(overview(output_bytes=0, archive_bytes=0), PLACES, detector=DETECTOR, now=NOW).disks
+    (disk,) = build_view(overview(growth=NO_GROWTH), PLACES, detector=DETECTOR, now=NOW).disks
     assert disk.hours_left is None
 
 

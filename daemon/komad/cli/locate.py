@@ -24,6 +24,8 @@ ConfigOption = Annotated[
 
 LEASE_TIMEOUT_S = 15.0
 """As in `komad.config.Queue`, whose import takes too long here."""
+MIN_FREE_GB = 5.0
+"""As in `komad.config.Output`."""
 STANDARD_PLACES = (Path("komad.toml"), Path("/etc/komad/komad.toml"))
 
 
@@ -60,6 +62,7 @@ class Places:
     archive: Path
     watched: tuple[Path, ...]
     lease_timeout_s: float
+    min_free_gb: float
 
     def roles(self) -> list[tuple[str, Path]]:
         """Pairs of role and path, as the status looks at them."""
@@ -67,6 +70,7 @@ class Places:
             *(("watch", path) for path in self.watched),
             ("output", self.output),
             ("archive", self.archive),
+            ("state", self.state),
         ]
 
 
@@ -111,5 +115,8 @@ def _places(values: dict[str, Any], base: Path) -> Places:
         watched=tuple(at(folder["directory"]) for folder in values.get("watch", [])),
         lease_timeout_s=float(
             os.environ.get("KOMAD_QUEUE__LEASE_TIMEOUT_S") or queue.get("lease_timeout_s", LEASE_TIMEOUT_S)
+        ),
+        min_free_gb=float(
+            os.environ.get("KOMAD_OUTPUT__MIN_FREE_GB") or output.get("min_free_gb", MIN_FREE_GB)
         ),
     )

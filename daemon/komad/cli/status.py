@@ -57,6 +57,7 @@ def current_view(places: Places) -> StatusView:
         detector=read_detector(places.state),
         now=now,
         lease_timeout_s=places.lease_timeout_s,
+        min_free_gb=places.min_free_gb,
     )
 
 

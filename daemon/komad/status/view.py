@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 from komad.status.detector import DetectorView, view_detector
 from komad.status.places import Place
 from komad.store.detector import DetectorFacts
+from komad.store.growth import Growth, Role
 from komad.store.overview import (
     BadDevice,
     CleanupState,
@@ -84,7 +86,7 @@ class DiskView:
     free_bytes: int
     bytes_per_hour: float
     hours_left: float | None
-    """None when nothing was written lately."""
+    """Until no movie is begun any more, because `output.min_free_gb` is reached; None when no movies come."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,6 +157,7 @@ def build_view(
     detector: DetectorFacts,
     now: datetime,
     lease_timeout_s: float = 15.0,
+    min_free_gb: float = 0.0,
 ) -> StatusView:
     """Work out the view at `now` (with time zone); a worker whose beat is older than its lease counts as silent."""
     counts, rates = _counts(overview), _rates(overview, now)
@@ -174,7 +177,7 @@ def build_view(
         clears_in_s=_clears_in_s(counts.backlog, rates),
         workers=workers,
         bad_devices=tuple(_bad_device(bad, now) for bad in overview.bad_devices),
-        disks=_disks(overview, places, now),
+        disks=_disks(overview, places, min_free_gb),
         cleanup=overview.cleanup,
         folders=_folders(overview, places, running=running),
         detector=view_detector(detector),
@@ -254,26 +257,24 @@ def _worker(worker: WorkerState, now: datetime, lease_timeout_s: float) -> Worke
     )
 
 
-def _disks(overview: Overview, places: Sequence[Place], now: datetime) -> tuple[DiskView, ...]:
+def _disks(overview: Overview, places: Sequence[Place], min_free_gb: float) -> tuple[DiskView, ...]:
     """Folders on the same file system share its space, so they are one line."""
-    per_hour = _per_hour(timedelta(hours=1), overview, now)
-    written = {"output": overview.output_bytes, "archive": overview.archive_bytes}
     by_device: dict[int | None, list[Place]] = {}
     for place in places:
-        if place.role in written and place.free_bytes is not None:
+        if place.role != "watch" and place.free_bytes is not None:
             by_device.setdefault(place.device, []).append(place)
-    return tuple(
-        _disk(group, per_hour * sum(written[place.role] for place in group)) for group in by_device.values()
-    )
+    return tuple(_disk(group, overview.growth, min_free_gb) for group in by_device.values())
 
 
-def _disk(group: Sequence[Place], bytes_per_hour: float) -> DiskView:
+def _disk(group: Sequence[Place], growth: Growth, min_free_gb: float) -> DiskView:
     free_bytes = min(place.free_bytes or 0 for place in group)
+    bytes_per_hour = growth.per_hour([cast("Role", place.role) for place in group])
+    usable_bytes = max(0.0, free_bytes - 1e9 * min_free_gb)
     return DiskView(
         paths=tuple(dict.fromkeys(place.path for place in group)),
         free_bytes=free_bytes,
         bytes_per_hour=bytes_per_hour,
-        hours_left=free_bytes / bytes_per_hour if bytes_per_hour > 0 else None,
+        hours_left=usable_bytes / bytes_per_hour if bytes_per_hour > 0 else None,
     )
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DatabaseError
 
 from komad.errors import BusyError, DiskFullError, KomadError, StoreDiskError, StoreError
 from komad.mounts import network_of, read_mounts
-from komad.store import schema
+from komad.store import ballast, schema
 from komad.store.health import damaged
 from komad.store.overview import refuse_strangers
 
@@ -129,7 +129,8 @@ def _engine(path: Path, patience_s: float) -> Engine:
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _: Any) -> None:
         connection.isolation_level = None  # the driver's own BEGIN comes too late; ours is below
-        for pragma in (WAL, "synchronous = FULL", "foreign_keys = ON"):
+        log = f"journal_size_limit = {ballast.LOG_BYTES}"
+        for pragma in (WAL, log, "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -151,6 +152,8 @@ def _engine(path: Path, patience_s: float) -> Engine:
 
 def _explain(error: DatabaseError, path: Path) -> KomadError:
     name = getattr(error.orig, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR_WRITE")):  # the latter where a quota is used up
+        ballast.drop(path.parent)
     if name.startswith("SQLITE_FULL"):
         return DiskFullError(f"no space is left for the database {path}: make room on its disk")
     if name.startswith("SQLITE_BUSY"):

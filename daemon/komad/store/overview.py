@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from komad.errors import StoreError
+from komad.store.growth import Growth, growth
 
 DATABASE = "komad.sqlite"
 BUSY_TIMEOUT_S = 2.0
@@ -159,10 +160,8 @@ class Overview:
     """(kind, state) -> number of jobs."""
     last_hour: Window
     last_ten_minutes: Window
-    output_bytes: int
-    """Micrographs and their companions, written in the last hour."""
-    archive_bytes: int
-    """Archives, written in the last hour."""
+    growth: Growth
+    """How fast the disks fill."""
     held: tuple[HeldGroup, ...]
     """Without those that only wait for an archive or for neighbouring movies; the largest group first."""
     workers: tuple[WorkerState, ...]
@@ -205,8 +204,7 @@ def read_overview(state_directory: Path, *, now: datetime) -> Overview:
             jobs=_job_counts(connection),
             last_hour=_window(connection, hour_ago),
             last_ten_minutes=_window(connection, ten_minutes_ago),
-            output_bytes=_bytes_since(connection, "correct", "$.output_bytes", hour_ago),
-            archive_bytes=_bytes_since(connection, "archive", "$.archive_bytes", hour_ago),
+            growth=growth(connection, now),
             held=_held(connection),
             workers=_workers(connection),
             errors=_errors(connection),
@@ -381,15 +379,6 @@ def _window(connection: sqlite3.Connection, since: str) -> Window:
     ended = "SELECT count(*) FROM jobs WHERE state = 'done' AND kind = ? AND ended_at >= ?"
     archived, corrected = (_one(connection, ended, kind, since) for kind in ("archive", "correct"))
     return Window(found=found, archived=archived, corrected=corrected)
-
-
-def _bytes_since(connection: sqlite3.Connection, kind: str, key: str, since: str) -> int:
-    """Sum of a number in the summaries of the jobs of a kind that were done since."""
-    query = (
-        "SELECT coalesce(sum(json_extract(summary, ?)), 0) FROM jobs"
-        " WHERE state = 'done' AND kind = ? AND ended_at >= ?"
-    )
-    return _one(connection, query, key, kind, since)
 
 
 def _cleanup(connection: sqlite3.Connection) -> CleanupState | None:

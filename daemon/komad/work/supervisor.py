@@ -11,17 +11,21 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
 
 from komad.config import Settings
 from komad.errors import InterruptedWorkError, KomadError, WorkerLostError
 from komad.model import JobState
-from komad.store import PausedBy, Store
+from komad.store import PausedBy, Store, ballast
+from komad.store.growth import Role, growth
+from komad.store.overview import open_read_only
 from komad.work import orphans
 from komad.work.beats import VARIABLE, Listener
 from komad.work.devices import CPU, Choice, WorkerDevice, choose, look_around
-from komad.work.disk import shortage
+from komad.work.disk import Forecast, low, shortage, volumes
 from komad.work.exits import Exit
 from komad.work.lease import LONG_LIFE_S, Pulse, follow, is_silent, respawn_delay_s, set_aside_s
 
@@ -117,6 +121,7 @@ class Supervisor:
         self._unreturned: dict[str, KomadError] = {}
         self._aside: dict[str, _Aside] = {}
         self._check_disk_at = 0.0
+        self._forecast = Forecast()
         self._release_at = 0.0
         self._n_drains = 0
         self._how_it_ended = ""
@@ -206,6 +211,7 @@ class Supervisor:
                 status = worker.process.poll()
                 self._ended(worker, -signal.SIGKILL if status is None else status, self._clock())
         self._return_jobs()
+        ballast.drop(self._settings.state_directory)  # nothing is in hand any more
 
     def _look_after(self, worker: _Worker, now: float) -> None:
         assert worker.process is not None
@@ -361,16 +367,15 @@ class Supervisor:
         if now < self._check_disk_at:
             return
         self._check_disk_at = now + DISK_INTERVAL_S
-        output = self._settings.output
-        directories = (output.directory, self._settings.archive_directory, self._settings.state_directory)
-        reason = shortage(directories, min_free_gb=output.min_free_gb)
         before = self._store.paused(PausedBy.DISK)
+        reason = self._why_no_room(paused=bool(before))
         if reason:
             if not before:
                 logger.warning("no job is started", reason=reason)
             if reason != before:
                 self._store.pause(reason, PausedBy.DISK)
             return
+        ballast.lay(self._settings.state_directory)
         if before:
             logger.info("there is room again, jobs go on")
             self._store.resume(PausedBy.DISK)
@@ -378,6 +383,30 @@ class Supervisor:
         if now >= self._release_at:
             self._release_at = now + RELEASE_INTERVAL_S
             self._store.release_disk_held()
+
+    def _why_no_room(self, *, paused: bool) -> str:
+        """Say which disk is lost, or has no room for another movie; warn before it comes to that."""
+        output, state = self._settings.output, self._settings.state_directory
+        directories: dict[Role, Path] = {
+            "output": output.directory,
+            "archive": self._settings.archive_directory,
+            "state": state,
+        }
+        reason = shortage(directories.values(), min_free_gb=output.min_free_gb)
+        if reason:
+            return reason
+        with open_read_only(state) as connection:
+            grown = growth(connection, datetime.now(UTC))
+        limit_gb = output.min_free_gb
+        for volume in volumes(directories):
+            reason = low(volume, grown, min_free_gb=limit_gb, n_workers=len(self._workers), paused=paused)
+            if reason:
+                return reason
+            ahead = self._forecast.look(volume, grown, min_free_gb=limit_gb)
+            if ahead is not None and ahead[1]:
+                places = ", ".join(map(str, volume.directories))
+                logger.warning("a disk is going to be full", disk=places, hours_left=round(ahead[0], 1))
+        return ""
 
 
 def _how_it_ended(status: int) -> str:
