@@ -11,18 +11,21 @@ import psutil
 import pytest
 from structlog.testing import capture_logs
 
+from komad.config import Settings
 from komad.model import JobKind, JobState
 from komad.store import Store
 from komad.work import supervisor as supervisor_module
 from komad.work.supervisor import Supervisor
 from tests.crash import installation
 from tests.crash.kills import kill_workers
-from tests.work.conftest import wait_until
+from tests.work.conftest import MakeMovie, wait_until
 
 WORKER = (sys.executable, "-m", "tests.crash.worker")
 KILLED_AT = ("before|replace b.mrcz 1", "after|replace a.star 1", "after|commit finish 1")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # compiles all loops where none are kept
 def test_killed_between_two_steps(tmp_path: Path, numba_cache: Path) -> None:
     """Whatever a killed worker left half done, the next one ends it, and every file is as it would have been."""
     kills = kill_workers(tmp_path, numba_cache, KILLED_AT)
@@ -58,3 +61,18 @@ def test_worker_that_wakes_up(tmp_path: Path, numba_cache: Path, monkeypatch: py
             finally:
                 second.kill()
                 first.kill()
+
+
+def test_worker_that_came_late(settings: Settings, store: Store, make_movie: MakeMovie) -> None:
+    """A worker of a daemon that is gone, which registers after the next one started, does not keep its job."""
+    idle = settings.model_copy(update={"workers": settings.workers.model_copy(update={"devices": ()})})
+    supervisor = Supervisor(store, idle)
+    with capture_logs():
+        supervisor.start()
+        store.add_movie(make_movie())
+        store.register_worker("cpu-late", boot_id="another", pid=os.getpid(), device="cpu")
+        job = store.claim("cpu-late")
+        assert job is not None
+        supervisor.tick()
+    assert store.job(job.job_id).state is JobState.QUEUED
+    assert store.workers() == []
