@@ -117,8 +117,12 @@ def installation(settings: Settings, store: Store, make_movie: MakeMovie) -> Ins
 
 
 def test_a_proven_movie_goes_and_nothing_else(installation: Installation) -> None:
-    """The movie is removed, its sidecar and its archive stay; manifest, status and log tell it."""
+    """The movie is removed, its sidecar and its archive stay; manifest, status and log tell it.
+
+    A movie that is put back after that stays.
+    """
     before = installation.archive.read_bytes()
+    before_removal = shutil.copy2(installation.movie.path, installation.archive.with_name("copy"))
     with capture_logs() as lines:
         assert installation.cleaner().clean(installation.store.put_cleanup) == 1
     assert [path.name for path in installation.movie.path.parent.iterdir()] == ["a.mrc.mdoc"]
@@ -137,15 +141,17 @@ def test_a_proven_movie_goes_and_nothing_else(installation: Installation) -> Non
     assert state == CleanupState(
         n_removed=1, removed_bytes=installation.movie.size_bytes, n_due=0, due_bytes=0, n_kept=0, kept={}
     )
+    shutil.copy2(before_removal, installation.movie.path)
     assert installation.cleaner().clean() == 0
     assert [verdict.fate for verdict in installation.cleaner().look()] == [Fate.GONE]
+    assert installation.movie.path.exists()
 
 
-def rot(path: Path) -> None:
-    """Turn one bit behind the headers; size and times stay."""
+def rot(path: Path, offset: int | None = None) -> None:
+    """Turn one bit, in the middle if not told where; size and times stay."""
     status = path.stat()
     data = bytearray(path.read_bytes())
-    data[len(data) // 2 + 1000] ^= 1
+    data[len(data) // 2 + 1000 if offset is None else offset] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
@@ -227,7 +233,7 @@ CONDITIONS: dict[str, tuple[Callable[[Installation], Any], str]] = {
     "archive job again": (retry(JobKind.ARCHIVE), ""),
     "correct job again": (retry(JobKind.CORRECT), ""),
     "young": (lambda it: setattr(it, "ahead", timedelta(hours=23)), ""),
-    "wall clock set ahead": (lambda it: setattr(it, "uptime_s", 3600.0), ""),
+    "wall clock set ahead": (lambda it: setattr(it, "uptime_s", 23 * 3600.0), ""),
     "wall clock set back": (lambda it: setattr(it, "ahead", timedelta(days=-400)), ""),
     "booted an hour ago": (lambda it: (setattr(it, "boot_id", "x"), setattr(it, "uptime_s", 3600.0)), ""),
     "no manifest": (lambda it: it.manifest.path.unlink(), "has no line"),
@@ -240,10 +246,10 @@ CONDITIONS: dict[str, tuple[Callable[[Installation], Any], str]] = {
         lambda it: record_archive(it.archive.parent, replace(it.entry, source_mtime_ns=1)),
         "is of another file",
     ),
-    "another movie of that path": (lambda it: add(it, mtime_ns=1), "another movie"),
+    "another movie of that path": (lambda it: add(it, mtime_ns=1), "another movie has"),
     "another name of that file": (
         lambda it: add(it, path=it.movie.path.with_name("b.mrc")),
-        "another movie",
+        "another movie has",
     ),
     "not watched": (watch_elsewhere, "in no watched folder"),
     "folder through a link": (lambda it: lead_elsewhere(it.movie.path.parent), "through a link"),
@@ -260,6 +266,7 @@ CONDITIONS: dict[str, tuple[Callable[[Installation], Any], str]] = {
     ),
     "archive cut off": (lambda it: os.truncate(it.archive, 9000), "has not the size"),
     "archive rots": (lambda it: rot(it.archive), "damaged"),
+    "header of the archive rots": (lambda it: rot(it.archive, 60), "its checksum differs"),
     "archive has another count": (
         lambda it: archive_other_frames(it, wrong_frames()),
         "frame 4 of 6 (counted from 1) is not the same",
@@ -279,6 +286,7 @@ CONDITIONS: dict[str, tuple[Callable[[Installation], Any], str]] = {
     "movie exchanged meanwhile": (meanwhile(lambda it: replace_by_a_copy(it.movie.path)), "changed while"),
     "movie touched meanwhile": (meanwhile(lambda it: touch(it.movie.path)), "changed while"),
     "komad stops": (lambda it: setattr(it, "on_frame", lambda: False), ""),
+    "komad stops meanwhile": (lambda it: setattr(it, "on_frame", iter([True, True, False]).__next__), ""),
 }
 """What is done to it, and why it is kept then; '' when it only waits, or is tried again later."""
 
