@@ -164,6 +164,7 @@ def test_older_database(config: Path, run_daemon: RunDaemon) -> None:
     assert rebuild(settings).n_corrected == 2
 
 
+@pytest.mark.made_up_database
 @pytest.mark.parametrize("damage", [overwrite_pages, cut, empty, nonsense])
 def test_damage_is_seen(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     """However the file is damaged, it is seen before anything is written; a whole one is not refused."""

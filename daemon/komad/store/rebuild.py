@@ -1,4 +1,4 @@
-"""A new database filled with what files tell: movies with their jobs as they ended, nothing of their history."""
+"""A new database filled with what files tell: movies with their jobs as they ended, and hardly any history."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import Any
 
 from sqlalchemy import Connection, insert
 
-from komad.model import JobKind, JobState, KomaWindow, Movie
+from komad.model import JobEvent, JobKind, JobState, KomaWindow, Movie
 from komad.store import changes
 from komad.store.database import Database
 from komad.store.finished import raise_sequence
 from komad.store.rows import HeldBy, StackSumRow, movie_values, window_values
 from komad.store.stack_sums import put
 from komad.store.tables import jobs, koma_windows, movies
+
+DONE = ((JobEvent.CLAIM, JobState.RUNNING), (JobEvent.FINISH, JobState.DONE))
+"""History of a job that is done, in short."""
+DETAIL = "as its files tell: the database was made anew"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,16 +77,30 @@ def _enter(connection: Connection, known: KnownMovie) -> None:
             "sequence": known.sequence,
             "seconds": round(sum(known.result["timings_s"].values()), 3),
         }
-    both = {"movie_id": movie.movie_id, "created_at": movie.found_at, "attempt": 1}
-    connection.execute(insert(jobs).values(archive | both))
-    connection.execute(
-        insert(jobs).values(
-            correct | both | {"kind": JobKind.CORRECT, "attempt": int(known.result is not None)}
-        )
-    )
+    both = {"movie_id": movie.movie_id, "created_at": movie.found_at}
+    _enter_job(connection, archive | both)
+    _enter_job(connection, correct | both | {"kind": JobKind.CORRECT})
     if known.window is not None:
         connection.execute(
             insert(koma_windows).values(movie_id=movie.movie_id, window=window_values(known.window))
         )
     if known.stack_sum is not None:
         put(connection, movie.movie_id, known.stack_sum)
+
+
+def _enter_job(connection: Connection, values: Mapping[str, Any]) -> None:
+    """Enter a job; one that is done was claimed and finished once, and nobody knows more of it."""
+    is_done = values["state"] == JobState.DONE
+    job_id = connection.execute(
+        insert(jobs).values({**values, "attempt": int(is_done)}).returning(jobs.c.job_id)
+    ).scalar_one()
+    for event, state in DONE if is_done else ():
+        changes.record(
+            connection,
+            job_id=job_id,
+            at=values["ended_at"],
+            event=event,
+            state=state,
+            attempt=1,
+            detail=DETAIL,
+        )
