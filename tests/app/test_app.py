@@ -16,6 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from komad import app
+from komad.app.start import _may_come
 from komad.config import Settings, taken_over
 from komad.errors import (
     AlreadyRunningError,
@@ -29,6 +30,7 @@ from komad.errors import (
 )
 from komad.errors import ReferenceFileError as WrongReferenceError
 from komad.formats.images import write_mrc
+from komad.ingest import missing_parameters
 from komad.model import Candidate, JobKind, JobState
 from komad.store import GainCheckRow, Store
 from komad.work.lease import Pulse
@@ -102,7 +104,7 @@ def test_watchdog(
     """A daemon that waits for room is alive; only one that a new start may help is left to systemd's watchdog."""
     daemon = app.Daemon(settings, store)
     said: list[str] = []
-    monkeypatch.setattr("komad.app.service.notify", said.append)
+    monkeypatch.setattr("komad.service.notify", said.append)
 
     def publish() -> None:
         if error is not None:
@@ -157,7 +159,7 @@ def test_a_better_gain_is_for_movies_that_wait_for_it(
     settings: Settings, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With another orientation the movies that wait are archived again; with the same one they go on waiting."""
-    monkeypatch.setattr(app, "LOOK_AGAIN_INTERVAL_S", 0.05)
+    monkeypatch.setattr("komad.app.intake.LOOK_AGAIN_INTERVAL_S", 0.05)
     gain = tmp_path / "gain.mrc"
     write_mrc(gain, np.ones(SHAPE[1:], np.float32), pixel_size_angstrom=1.0)
     folder = settings.watch[0]
@@ -227,7 +229,7 @@ def test_missing_parameter_holds_and_supplied_ones_are_for_all(settings: Setting
     with capture_logs():
         intake.take(candidate(write_movie(camera / "a.mrc")))
         assert "voltage unknown" in store.jobs_of(1)[JobKind.CORRECT].reason
-        store.supply({"voltage_kv": 200}, movie_id=None, missing=app.missing_parameters)
+        store.supply({"voltage_kv": 200}, movie_id=None, missing=missing_parameters)
         intake.take(candidate(write_movie(camera / "b.mrc")))
     for movie_id in (1, 2):
         assert store.movie(movie_id).acquisition.voltage_kv == 200
@@ -236,7 +238,7 @@ def test_missing_parameter_holds_and_supplied_ones_are_for_all(settings: Setting
 
 def test_looks_again(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sidecar that comes after its movie is found, and a retried file is described again."""
-    monkeypatch.setattr(app, "LOOK_AGAIN_INTERVAL_S", 0.05)
+    monkeypatch.setattr("komad.app.intake.LOOK_AGAIN_INTERVAL_S", 0.05)
     camera = settings.watch[0].directory
     intake = app.Intake(unknown_voltage(settings), store)
     with capture_logs():
@@ -257,7 +259,7 @@ def test_looks_again(settings: Settings, store: Store, monkeypatch: pytest.Monke
 
 def test_looking_again_goes_on(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that nobody foresaw does not end the looking again."""
-    monkeypatch.setattr(app, "LOOK_AGAIN_INTERVAL_S", 0.05)
+    monkeypatch.setattr("komad.app.intake.LOOK_AGAIN_INTERVAL_S", 0.05)
     asked: list[int] = []
     monkeypatch.setattr(store, "to_describe", lambda: asked.append(1) or [None])
     intake = app.Intake(settings, store)
@@ -341,9 +343,9 @@ def test_movies_that_waited_go_on(settings: Settings, store: Store, monkeypatch:
 
 def test_alarm_of_the_detector(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gain reference that fits no more is said once, not every time that it is looked at."""
-    monkeypatch.setattr(app, "ALARM_INTERVAL_S", 0)
+    monkeypatch.setattr("komad.app.daemon.ALARM_INTERVAL_S", 0)
     alarms = iter(["", "take a new gain reference", "take a new gain reference"])
-    monkeypatch.setattr(app, "pattern_alarm", lambda facts: next(alarms))
+    monkeypatch.setattr("komad.app.daemon.pattern_alarm", lambda facts: next(alarms))
     daemon = app.Daemon(settings, store)
     with capture_logs() as lines:
         for _ in range(3):
@@ -393,7 +395,7 @@ def test_a_thread_that_stands_still(
     in_kernel: bool,
 ) -> None:
     """The watchdog goes hungry when a thread hangs, unless the kernel holds it: that is told."""
-    monkeypatch.setattr("komad.app.service.waits_in_kernel", lambda _: in_kernel)
+    monkeypatch.setattr("komad.service.waits_in_kernel", lambda _: in_kernel)
     clock = Clock()
     daemon = app.Daemon(settings, store, clock=clock)
     daemon._tick(starting=False)
@@ -500,10 +502,10 @@ def test_no_worker_gets_ready(settings: Settings, store: Store, systemd: socket.
 def test_reference_on_a_mount_that_comes_late(settings: Settings, tmp_path: Path) -> None:
     """A gain below an empty folder may come with its mount; one that is missing among other files will not."""
     (tmp_path / "mount").mkdir()
-    assert app._may_come(tmp_path / "mount" / "refs" / "gain.mrc")
+    assert _may_come(tmp_path / "mount" / "refs" / "gain.mrc")
     (tmp_path / "mount" / "other").touch()
-    assert not app._may_come(tmp_path / "mount" / "refs" / "gain.mrc")
-    assert not app._may_come(tmp_path / "mount" / "other")
+    assert not _may_come(tmp_path / "mount" / "refs" / "gain.mrc")
+    assert not _may_come(tmp_path / "mount" / "other")
 
 
 def test_what_is_taken_over(settings: Settings) -> None:

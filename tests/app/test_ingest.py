@@ -16,7 +16,6 @@ import pytest
 import starfile
 from structlog.testing import capture_logs
 
-from komad import app
 from komad.app import Intake
 from komad.config import Settings, Watching
 from komad.errors import MovieChangedError
@@ -275,7 +274,7 @@ def test_a_copy_that_stands_still_with_its_final_size(session: Session) -> None:
 @contextmanager
 def looking_again(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Intake]:
     """An intake that looks again at movies all the time."""
-    monkeypatch.setattr(app, "LOOK_AGAIN_INTERVAL_S", 0.02)
+    monkeypatch.setattr("komad.app.intake.LOOK_AGAIN_INTERVAL_S", 0.02)
     intake = Intake(settings, store)
     intake.start()
     yield intake
@@ -315,7 +314,7 @@ def test_every_late_sidecar_is_found(
     settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest of many movies that wait gets its sidecar, though the newest never get theirs."""
-    monkeypatch.setattr(app, "N_LOOKED_AT_AGAIN", 4)
+    monkeypatch.setattr("komad.app.intake.N_LOOKED_AT_AGAIN", 4)
     camera = settings.watch[0].directory
     with capture_logs(), looking_again(without_voltage(settings), store, monkeypatch) as intake:
         for number in range(15):

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from komad import app, service
+from komad import service
+from komad.app.daemon import STOP_LIMIT_S, TICK_S
+from komad.app.state import close_to_others, locked
 from komad.cli.locate import config_path, read_places
 from komad.errors import KomadError
 from komad.store import Store
@@ -41,8 +43,8 @@ def test_unit_fits_the_daemon(unit: configparser.SectionProxy) -> None:
     assert (unit["Type"], unit["KillMode"]) == ("notify", "mixed")
     assert unit["User"] not in {"", "root"}
     assert unit["StateDirectory"] == "komad"
-    assert GRACE_S < app.STOP_LIMIT_S < float(unit["TimeoutStopSec"])
-    assert float(unit["WatchdogSec"]) > 10 * app.TICK_S
+    assert GRACE_S < STOP_LIMIT_S < float(unit["TimeoutStopSec"])
+    assert float(unit["WatchdogSec"]) > 10 * TICK_S
     assert unit["NoNewPrivileges"] == "yes"
 
 
@@ -145,8 +147,8 @@ def test_another_user_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     state = tmp_path / "state"
     for folder in (tmp_path, *list(tmp_path.parents)[:2]):
         folder.chmod(0o755)
-    with app.locked(state), Store(state).open():
-        app._close_to_others(state)
+    with locked(state), Store(state).open():
+        close_to_others(state)
         looks = as_nobody(lambda: read_overview(state, now=datetime.now(UTC)))
         changes = as_nobody(lambda: Store(state).open(create=False))
     group = grp.getgrgid(state.stat().st_gid).gr_name
