@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from komad.output.detector import detector_summary
 from komad.store import Store
 from tests.cli.conftest import Komad, movie
 from tests.output.test_detector import REPORT
+
+pytestmark = pytest.mark.made_up_database
 
 
 def let_be_corrected(store: Store, *names: str) -> None:

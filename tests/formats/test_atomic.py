@@ -64,7 +64,13 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "error"),
-    [(28, DiskFullError), (122, DiskFullError), (5, OutputLostError), (30, OutputLostError), (21, OutputError)],
+    [
+        (28, DiskFullError),
+        (122, DiskFullError),
+        (5, OutputLostError),
+        (30, OutputLostError),
+        (21, OutputError),
+    ],
 )
 @pytest.mark.parametrize("step", ["os.open", "os.fsync", "pathlib.Path.replace"])
 def test_every_step_can_fail(

@@ -158,7 +158,9 @@ def test_open_without_create(tmp_path: Path) -> None:
 def test_not_a_database(tmp_path: Path) -> None:
     """A damaged file is named, with what to do."""
     (tmp_path / "komad.sqlite").write_bytes(b"nonsense" * 1000)
-    with pytest.raises(DamagedError, match=r"komad\.sqlite is damaged \(file is not a database\).*komad rebuild"):
+    with pytest.raises(
+        DamagedError, match=r"komad\.sqlite is damaged \(file is not a database\).*komad rebuild"
+    ):
         Store(tmp_path).open()
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from komad.config import Settings, Workers
 from komad.errors import ConfigError, DeviceError
+from komad.store.growth import NO_GROWTH
 from komad.work import devices, supervisor
 from komad.work.devices import CPU, Choice, Cupy, Machine, WorkerDevice, choose
 from komad.work.exits import Exit
@@ -198,6 +199,7 @@ class Store(SimpleNamespace):
             bad_devices=dict,
             forget_devices=lambda: None,
             release_disk_held=int,
+            growth=lambda: NO_GROWTH,
             return_jobs=lambda *_: [],
         )
 

@@ -135,7 +135,7 @@ def test_archive_directory_that_cannot_be_made(make_movie: MakeMovie, tmp_path: 
     """A file where the directory should be is an output error."""
     movie = make_movie()
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="archive directory"):
+    with pytest.raises(OutputError, match=r"cannot make the folder .*/archive: Not a directory; check that"):
         archive_movie(movie, read_source(movie), archive=Archive(), directory=tmp_path / "file" / "archive")
 
 

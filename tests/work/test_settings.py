@@ -31,7 +31,7 @@ def test_archive_folder_stack_sums_and_no_read_ahead(
         )
     finally:
         supervisor.kill()
-    assert {path.name for path in archives.iterdir()} == {"a.mrcz", "b.mrcz", "c.mrcz"}
+    assert {path.name for path in archives.iterdir()} == {"a.mrcz", "b.mrcz", "c.mrcz", "archives.jsonl"}
     ends = {path.name.removeprefix("a") for path in settings.output.directory.glob("a*")}
     assert ends == {".mrc", "_noDW.mrc", "_EVN.mrc", "_ODD.mrc", ".json", ".star"}
     with store.read() as connection:

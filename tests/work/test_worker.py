@@ -13,6 +13,7 @@ import pytest
 
 from komad.config import Queue, Settings
 from komad.store import Store
+from komad.store.growth import NO_GROWTH
 from komad.work import devices
 from komad.work.assembly_line import AssemblyLine
 from komad.work.device import CPU
@@ -73,7 +74,12 @@ def test_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         f"json.dump(told, open({str(told)!r}, 'w'))"
     )
     store: Any = SimpleNamespace(
-        paused=lambda _: "", bad_devices=dict, leases=set, release_disk_held=int, return_jobs=lambda *_: []
+        paused=lambda _: "",
+        bad_devices=dict,
+        leases=set,
+        release_disk_held=int,
+        return_jobs=lambda *_: [],
+        growth=lambda: NO_GROWTH,
     )
     supervisor = Supervisor(store, settings, command=(sys.executable, "-W", "ignore", "-c", script))
     supervisor.tick()

@@ -86,7 +86,13 @@ def make_directory(path: Path) -> None:
         if not missing:
             path.mkdir(exist_ok=True)  # raises when it is no folder
     except OSError as error:
-        raise explained(path, error) from error
+        problem = explained(path, error)
+        if isinstance(problem, DiskFullError):
+            raise problem from error
+        raise type(problem)(
+            f"cannot make the folder {path}: {error.strerror or error}; check that it is mounted, and that neither it "
+            "nor a folder above it is a file"
+        ) from error
 
 
 @contextmanager

@@ -98,7 +98,11 @@ class SourceFile:
             try:
                 os.fsync(self._descriptor)  # pages that wait to be written stay in memory
             except OSError as error:
-                if error.errno not in {errno.EINVAL, errno.EROFS, errno.ENOTSUP}:  # nothing waits on such disks
+                if error.errno not in {
+                    errno.EINVAL,
+                    errno.EROFS,
+                    errno.ENOTSUP,
+                }:  # nothing waits on such disks
                     raise
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 

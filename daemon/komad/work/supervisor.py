@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -20,8 +19,7 @@ from komad.config import Settings
 from komad.errors import InterruptedWorkError, KomadError, WorkerLostError
 from komad.model import JobState
 from komad.store import PausedBy, Store, ballast
-from komad.store.growth import Role, growth
-from komad.store.overview import open_read_only
+from komad.store.growth import Role
 from komad.work import orphans
 from komad.work.beats import VARIABLE, Listener
 from komad.work.devices import CPU, Choice, WorkerDevice, choose, look_around
@@ -395,8 +393,7 @@ class Supervisor:
         reason = shortage(directories.values(), min_free_gb=output.min_free_gb)
         if reason:
             return reason
-        with open_read_only(state) as connection:
-            grown = growth(connection, datetime.now(UTC))
+        grown = self._store.growth()
         limit_gb = output.min_free_gb
         for volume in volumes(directories):
             reason = low(volume, grown, min_free_gb=limit_gb, n_workers=len(self._workers), paused=paused)
