@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import shutil
 from dataclasses import replace
 from itertools import pairwise
@@ -90,9 +91,18 @@ CASES: dict[str, tuple[tuple[int, int, int], dict[str, Any], dict[str, Any]]] = 
 }
 
 
+IN_CI = {("usual", True), ("wide", False), ("binned", True)}
+"""The others take as long again, and are for `make soak`."""
+
+
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
-@pytest.mark.parametrize("resident", [True, False])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "resident"),
+    [
+        pytest.param(*it, marks=() if it in IN_CI else pytest.mark.soak)
+        for it in itertools.product(CASES, [True, False])
+    ],
+)
 def test_what_movies_take(case: str, resident: bool) -> None:
     """Less than planned and more than a third of it (cuFFT's work space is planned, too), and no less will do."""
     size, settings, asked = CASES[case]

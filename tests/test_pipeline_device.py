@@ -129,8 +129,7 @@ def all_sums(movie: Given) -> MicrographResult:
     return result
 
 
-@pytest.mark.parametrize("resident", [True, False])
-@pytest.mark.parametrize("at_a_time", [1, 3, N_FRAMES])
+@pytest.mark.parametrize(("at_a_time", "resident"), [(1, False), (3, True), (N_FRAMES, True)])
 def test_every_sum(movie: Given, all_sums: MicrographResult, at_a_time: int, resident: bool) -> None:
     """All pictures, numbers and words are those of the CPU, however many frames the device has at a time."""
     with device_on_the_host():

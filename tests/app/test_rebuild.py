@@ -117,6 +117,7 @@ def test_damage_rebuild_and_go_on(config: Path, run_daemon: RunDaemon, tmp_path:
         assert (path.stat().st_mtime_ns == mtime_ns) == ("m2" not in path.name), path
 
 
+@pytest.mark.soak
 def test_same_status(config: Path, run_daemon: RunDaemon) -> None:
     """A database that is made anew gives the same counts, bytes and jobs as the old one, and nothing is published."""
     settings = load_settings(config)
@@ -144,6 +145,7 @@ def test_same_status(config: Path, run_daemon: RunDaemon) -> None:
     assert {job.state for job in list_jobs(settings.state_directory)} == {"done"}
 
 
+@pytest.mark.soak
 def test_older_database(config: Path, run_daemon: RunDaemon) -> None:
     """A database that does not know what was published (its log is lost, an old copy is back) is refused."""
     settings = load_settings(config)

@@ -14,7 +14,7 @@ from tests.fuzz.corpus import CORPUS
 @pytest.mark.parametrize("reader", CORPUS)
 def test_damaged_files_end_in_our_own_errors(reader: str, tmp_path: Path) -> None:
     """Whatever is wrong with a file: an error of ours, soon, without much memory; or it is read."""
-    n_inputs = 100 if reader == "config" else 300
+    n_inputs = 40 if reader == "config" else 120
     result = run(reader, 0, n_inputs, keep=tmp_path)
     assert not result.faults
     assert sum(result.codes.values()) == n_inputs
@@ -36,7 +36,7 @@ def test_planted_faults_are_found() -> None:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_reader_that_hangs_is_found() -> None:
     """What waits for ever is ended, and told."""
     number = PLANTED.index("hang")
