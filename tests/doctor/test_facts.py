@@ -181,8 +181,9 @@ def test_trial_names_the_step_that_fails(monkeypatch: pytest.MonkeyPatch, step: 
 
     with device_on_the_host() as cupy:
         if step == "import":
-            monkeypatch.setitem(sys.modules, "cupy", None)
-            done = trial.run("cuda:0", 0.5)
+            with monkeypatch.context() as within:  # undone before the device goes
+                within.setitem(sys.modules, "cupy", None)
+                done = trial.run("cuda:0", 0.5)
             assert done.failed == "import"
             return
         if step == "kernels":
