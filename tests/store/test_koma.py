@@ -172,9 +172,9 @@ def test_waiting_ends(session: Start, store: Store) -> None:
     movies = session(radius=2, max_wait_s=100)
     movies.add(2)
     movies.archive(2)
-    movies.let_time_pass(99)
+    movies.let_time_pass(70)
     assert store.release_koma_held() == 0
-    movies.let_time_pass(2)
+    movies.let_time_pass(31)
     assert store.release_koma_held() == 1
     assert movies.correct(2).state is JobState.QUEUED
     assert store.koma_neighbours(store.movie(2)).absent == {1: "it was not archived in time"}
