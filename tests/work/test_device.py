@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -120,17 +121,7 @@ def test_references_make_room(gpu: CudaDevice, monkeypatch: pytest.MonkeyPatch) 
         return 10**7 if MEMORY.used > 10**7 else 10**9
 
     monkeypatch.setattr("komad.arrays.gpu.available_bytes", available)
-    big = Demand(
-        n_frames=5,
-        shape=(600, 600),
-        itemsize=1,
-        binning=2,
-        rank=6,
-        even_odd=True,
-        n_before=0,
-        n_pictures=3,
-        has_pattern=False,
-    )
+    big = replace(DEMAND, shape=(600, 600))
     assert gpu.correct(lambda frames, *_: frames.at_a_time, FRAMES, GAIN, None, big) == 5
     assert asked[0] - asked[1] == 3 * 4_000_000
 
@@ -177,17 +168,7 @@ def test_out_of_memory_twice(gpu: CudaDevice) -> None:
 
 def test_no_room_at_all(gpu: CudaDevice) -> None:
     """A movie that does not fit in any way is not begun."""
-    huge = Demand(
-        n_frames=40,
-        shape=(30000, 30000),
-        itemsize=1,
-        binning=6,
-        rank=6,
-        even_odd=True,
-        n_before=0,
-        n_pictures=3,
-        has_pattern=False,
-    )
+    huge = replace(DEMAND, n_frames=40, shape=(30000, 30000), binning=6)
     with pytest.raises(DeviceMemoryError, match=r"40 frames of 30000 x 30000 pixels need \d+\.\d\d GB"):
         gpu.correct(lambda *_: pytest.fail("begun"), FRAMES, GAIN, None, huge)
 

@@ -15,7 +15,6 @@ from komad.cli.locate import ConfigOption
 from komad.errors import TransitionError
 
 if TYPE_CHECKING:
-    from komad.model import Job
     from komad.store import Store
     from komad.store.listing import JobLine, MovieRecord
 
@@ -63,7 +62,7 @@ def retry(
     _apply(
         config,
         chosen,
-        lambda store, job: store.retry(job.job_id),
+        lambda store, job_id: store.retry(job_id),
         json=json,
         dry_run=dry_run,
         counted="queued" if by_filter else "",
@@ -76,16 +75,11 @@ def cancel(movies: MoviesArgument, config: ConfigOption = None, json: JsonOption
 
     Example: komad cancel FoilHole_7654321_Data_1
     """
-
-    def act(store: Store, job: JobLine) -> Job:
-        store.cancel(job.job_id)
-        return store.job(job.job_id)
-
     # The last of a movie first: without it, the end of the archive job would not let it go on in between.
     _apply(
         config,
         _waiting(config, movies)[::-1],
-        act,
+        lambda store, job_id: store.cancel(job_id),
         json=json,
         nothing="nothing to cancel: no job waits; one that runs ends by itself",
     )
@@ -103,15 +97,10 @@ def hold(
 
     Example: komad hold FoilHole_7654321_Data_1 --reason "ask Ann first"
     """
-
-    def act(store: Store, job: JobLine) -> Job:
-        store.hold(job.job_id, reason)
-        return store.job(job.job_id)
-
     _apply(
         config,
         _waiting(config, movies)[::-1],
-        act,
+        lambda store, job_id: store.hold(job_id, reason),
         json=json,
         nothing="nothing to hold: no job waits; one that runs ends by itself",
     )
@@ -122,13 +111,14 @@ def release(movies: MoviesArgument, config: ConfigOption = None, json: JsonOptio
 
     Example: komad release FoilHole_7654321_Data_1
     """
-
-    def act(store: Store, job: JobLine) -> Job:
-        store.release(job.job_id)
-        return store.job(job.job_id)
-
     held = [job for job in _waiting(config, movies) if job.held_by == "person"]
-    _apply(config, held, act, json=json, nothing="nothing to release: no job of them is held by a person")
+    _apply(
+        config,
+        held,
+        lambda store, job_id: store.release(job_id),
+        json=json,
+        nothing="nothing to release: no job of them is held by a person",
+    )
 
 
 def pause(
@@ -208,14 +198,14 @@ def _moment(text: str) -> datetime:
 def _apply(
     config: ConfigOption,
     chosen: Sequence[JobLine],
-    act: Callable[[Store, JobLine], Job],
+    act: Callable[[Store, int], object],
     *,
     json: bool,
     nothing: str,
     dry_run: bool = False,
     counted: str = "",
 ) -> None:
-    """Do something with each job and say what became of it; one that refuses does not stop the others."""
+    """Do something with each job, say what became of it; one that refuses does not stop the others."""
     from komad.store import Store
 
     refused: list[TransitionError] = []
@@ -224,12 +214,13 @@ def _apply(
         for job in chosen:
             line = {"job_id": job.job_id, "movie_id": job.movie_id, "stem": job.stem, "kind": job.kind}
             try:
-                now = None if dry_run else act(store, job)
+                if not dry_run:
+                    act(store, job.job_id)
             except TransitionError as error:  # it was changed meanwhile
                 refused.append(error)
                 continue
-            state, reason = (job.state, job.reason) if now is None else (now.state.value, now.reason)
-            told.append(line | {"state": state, "reason": reason})
+            now = store.job(job.job_id)
+            told.append(line | {"state": now.state.value, "reason": now.reason})
     if json:
         print(jsonlib.dumps({"schema_version": 1, "dry_run": dry_run, "jobs": told}, indent=1))
     else:

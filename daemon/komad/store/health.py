@@ -38,12 +38,12 @@ def refuse_damage(state_directory: Path, *, used: bool) -> None:
         return
     try:
         with open_read_only(state_directory) as connection:
-            damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            damage = _quick_check(connection)
     except StoreError as error:
         if isinstance(error.__cause__, sqlite3.OperationalError):
             return  # locked, or not ours: no damage, and opening it tells
         raise damaged(path, str(error.__cause__)) from error
-    if damage != "ok":
+    if damage:
         raise damaged(path, damage.splitlines()[-1])
 
 
@@ -61,8 +61,14 @@ def read_health(state_directory: Path) -> DatabaseHealth:
         return DatabaseHealth(there=False)
     try:
         with open_read_only(state_directory) as connection:
-            damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            damage = _quick_check(connection)
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except (StoreError, sqlite3.Error, ValueError) as error:  # ValueError: names that are no text
         return DatabaseHealth(there=True, damage=str(error))
-    return DatabaseHealth(there=True, revision=row[0] if row else "", damage="" if damage == "ok" else damage)
+    return DatabaseHealth(there=True, revision=row[0] if row else "", damage=damage)
+
+
+def _quick_check(connection: sqlite3.Connection) -> str:
+    """What SQLite finds wrong with pages and indices; '' when all is well."""
+    found: str = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    return "" if found == "ok" else found
