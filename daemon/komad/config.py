@@ -155,6 +155,14 @@ class Processing(Section):
 
     bin_factor: Annotated[float, Field(ge=1, le=4)] = 1.0
     """Fourier cropping of the sums; need not be a whole number. 2 for super-resolution movies."""
+    eer_dose_per_frame: Positive = 1.0
+    """e/Å² that one frame of an EER movie is made of, as nearly as whole raw frames allow."""
+    eer_grouping: Annotated[int, Field(ge=1)] | None = None
+    """Raw frames that one frame of an EER movie is made of, used instead of eer_dose_per_frame. What is left at the end
+    is a frame of its own, or belongs to the last one where it is less than half of that."""
+    eer_upsampling: Literal[1, 2, 4] = 1
+    """Pixels of a frame along each side of a pixel of an EER camera: 2 for super-resolution, with bin_factor = 2 if the
+    sums should have the camera's own pixels."""
     skip_first: Annotated[int, Field(ge=0)] = 0
     """Frames left out at the start; their dose still counts."""
     skip_last: Annotated[int, Field(ge=0)] = 0

@@ -19,7 +19,7 @@ from komad.formats.mrc import HEADER_BYTES, MrcReader, parse_header
 from komad.formats.mrcz import MrczReader
 from komad.formats.reader import MovieReader
 from komad.formats.source import SourceFile, map_in_order
-from komad.model import MovieFormat, MovieHeader
+from komad.model import EerRendering, MovieFormat, MovieHeader
 
 __all__ = ["MovieReader", "check_complete", "identify", "open_movie", "read_frames", "read_header"]
 
@@ -76,8 +76,14 @@ def check_complete(path: Path) -> None:
         reader.check_complete()
 
 
-def open_movie(path: Path) -> MovieReader:
-    """Open a movie for reading single frames. Close it, or use it in a `with` statement. Errors as `identify`."""
+def open_movie(
+    path: Path,
+    rendering: EerRendering | None = None,  # noqa: ARG001
+) -> MovieReader:
+    """Open a movie for reading single frames. Close it, or use it in a `with` statement. Errors as `identify`.
+
+    `rendering` says what the frames of an EER movie are; left out, they are its raw frames. Others have none.
+    """
     source = SourceFile(path)
     try:
         match _identify(source):
@@ -87,12 +93,16 @@ def open_movie(path: Path) -> MovieReader:
                 return MrczReader(source)
             case MovieFormat.TIFF:
                 return tiff.TiffReader(source)
+            case other:
+                raise MovieError(f"{path} is a movie of kind {other}, which cannot be read")
     except BaseException:
         source.close()
         raise
 
 
-def read_frames(path: Path, *, on_frame: Callable[[int], None] | None = None) -> npt.NDArray[Any]:
+def read_frames(
+    path: Path, rendering: EerRendering | None = None, *, on_frame: Callable[[int], None] | None = None
+) -> npt.NDArray[Any]:
     """Read all frames as one array (n_frames, ny, nx), decoded in parallel on the process's thread pool.
 
     Integer types stay; 4-bit pixels come as uint8, 16-bit floats as float32. `on_frame` is called in the calling
@@ -105,7 +115,7 @@ def read_frames(path: Path, *, on_frame: Callable[[int], None] | None = None) ->
     MovieMissingError
         The file or its file system is gone.
     """
-    with open_movie(path) as reader:
+    with open_movie(path, rendering) as reader:
         reader.check_complete()
         n_frames = reader.header.n_frames
         refuse_too_large(path, n_frames * reader.frame_bytes)

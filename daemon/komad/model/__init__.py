@@ -27,6 +27,7 @@ from komad.model.motion import MotionModel
 from komad.model.movie import (
     Acquisition,
     Candidate,
+    EerRendering,
     Movie,
     MovieFormat,
     MovieHeader,
@@ -42,6 +43,7 @@ __all__ = [
     "Acquisition",
     "Candidate",
     "DetectorReport",
+    "EerRendering",
     "Job",
     "JobEvent",
     "JobKind",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,30 @@ class MovieFormat(StrEnum):
     MRC = "mrc"
     MRCZ = "mrcz"
     TIFF = "tiff"
+    EER = "eer"
+    DM = "dm"
+    FILES = "files"
+    """One file for each frame."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EerRendering:
+    """How the raw frames of an EER movie, lists of electrons, become frames of counts."""
+
+    ends: tuple[int, ...]
+    """(n_frames,) for each frame the raw frame that it ends before; it begins where the one before ends."""
+    upsampling: Literal[1, 2, 4] = 1
+    """1: a pixel of the camera is a pixel of the frame; 2 and 4: it is 2 x 2 or 4 x 4 of them."""
+
+    @property
+    def n_raw_frames(self) -> int:
+        """Raw frames in all; none is left out."""
+        return self.ends[-1]
+
+    @property
+    def raw_frames_per_frame(self) -> tuple[int, ...]:
+        """(n_frames,) raw frames that each frame is the sum of."""
+        return tuple(end - start for start, end in zip((0, *self.ends), self.ends, strict=False))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +58,17 @@ class MovieHeader:
     """None when the header does not say (zero, negative or absurd values count as not said)."""
     mrc_mode: int | None = None
     """Mode number for MRC and MRCZ (without the codec), None for others."""
+    eer: EerRendering | None = None
+    """None for all but EER movies. As the file lies, each raw frame is a frame at the camera's own pixels."""
+    facts: Mapping[str, float | str] = field(default_factory=dict)
+    """What else the file tells, by names with a unit: total_dose_e_per_px, exposure_time_s, camera, ..."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Turn what `dataclasses.asdict` and JSON made of a header back into one."""
+        eer = values.get("eer")
+        rendering = EerRendering(ends=tuple(eer["ends"]), upsampling=eer["upsampling"]) if eer else None
+        return cls(**{**values, "format": MovieFormat(values["format"]), "eer": rendering})
 
     @property
     def shape(self) -> tuple[int, int, int]:
