@@ -1,8 +1,10 @@
-"""Compiled loops where nothing may be kept on disk."""
+"""Compiled loops: where they are kept, and that many processes compile each of them once."""
 
+import fcntl
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,26 @@ def test_a_named_cache_is_used(tmp_path: Path) -> None:
     )
     assert done.stdout.strip() == "2", done.stderr
     assert list((tmp_path / "cache").rglob("*.nbi"))
+
+
+def test_a_loop_waits_while_another_process_compiles_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever needs a loop that another process is compiling waits until that one is done, or has died."""
+    monkeypatch.setattr(compiler.config, "CACHE_DIR", str(tmp_path))
+    double = compiler.compiled()(lambda x: 2 * x)
+    folder = Path(compiler.config.CACHE_DIR)
+    folder.mkdir(exist_ok=True)
+    name = f"{__name__}.{double.py_func.__qualname__}.lock"
+    with (folder / name).open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        asks = threading.Thread(target=double, args=(21,))
+        asks.start()
+        asks.join(0.5)
+        assert asks.is_alive()
+        assert not double.signatures
+    asks.join(60)
+    assert len(double.signatures) == 1
 
 
 def test_other_kernels_have_another_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

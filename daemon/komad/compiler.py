@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 from numba.core import config as _numba_config
+from numba.core.compiler_lock import global_compiler_lock
 
 config: Any = _numba_config
 """numba's settings; its attributes are made at run time."""
@@ -37,7 +40,38 @@ def compiled(*, fastmath: Collection[str] = (), inline: bool = False) -> Callabl
     options: dict[str, Any] = {"nogil": True, "cache": True, "boundscheck": False, "fastmath": set(fastmath)}
     if inline:
         options["inline"] = "always"
-    return numba.njit(**options)
+    return lambda loop: _compiled_once(numba.njit(**options)(loop))
+
+
+def _compiled_once(dispatcher: Any) -> Any:
+    """Have one process compile while others that need the same loop wait, and find it on the disk then."""
+    compile_loop = dispatcher.compile
+
+    def compile_alone(signature: Any) -> Any:
+        # Numba's own lock first, as threads of this process take them in this order everywhere.
+        with global_compiler_lock, _only_process(dispatcher):
+            return compile_loop(signature)
+
+    dispatcher.compile = compile_alone
+    return dispatcher
+
+
+@contextmanager
+def _only_process(dispatcher: Any) -> Iterator[None]:
+    """Hold the lock of a loop; a process that dies lets go of it. Where files cannot be locked there is none."""
+    name = f"{dispatcher.py_func.__module__}.{dispatcher.py_func.__qualname__}.lock"
+    try:
+        Path(config.CACHE_DIR).mkdir(parents=True, exist_ok=True)
+        lock = os.open(Path(config.CACHE_DIR, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _find_room() -> None:
