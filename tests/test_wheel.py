@@ -24,6 +24,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
+def is_source(path: Path) -> bool:
+    """Not what Python and numba keep beside the code."""
+    return "__pycache__" not in path.parts
+
+
 def run(installed: Path, folder: Path, *arguments: str) -> str:
     """Run Python in `folder` with the installed komad; gives what it printed."""
     environment = os.environ | {"PYTHONPATH": str(installed)}
@@ -34,10 +39,26 @@ def run(installed: Path, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def test_wheel_has_every_file(installed: Path) -> None:
+    """Each module and each data file of the package is in the wheel as it is, and no test."""
+    package = ROOT / "daemon" / "komad"
+    sources = [path.relative_to(package) for path in package.rglob("*") if path.is_file() and is_source(path)]
+    assert {".py", ".cu"} <= {path.suffix for path in sources}
+    for path in sources:
+        assert (installed / "komad" / path).read_bytes() == (package / path).read_bytes()
+    assert not (installed / "tests").exists()
+
+
+def test_wheel_runs_its_own_code(installed: Path, tmp_path: Path) -> None:
+    """Away from the checkout its own code runs, not that of the checkout."""
+    where = run(installed, tmp_path, "-c", "import komad.cli.main, komad.app; print(komad.__file__)").strip()
+    assert Path(where).is_relative_to(installed)
+    assert "Usage" in run(installed, tmp_path, "-m", "komad", "process", "--help")
+
+
+@pytest.mark.soak  # compiles every loop
 def test_wheel_processes_a_movie(installed: Path, tmp_path: Path) -> None:
     """Installed from the wheel, komad simulates a movie and makes its micrographs, all data files on board."""
-    where = run(installed, tmp_path, "-c", "import komad; print(komad.__file__)").strip()
-    assert Path(where).is_relative_to(installed)
     size = ["--size", "256", "--frames", "4"]
     run(installed, tmp_path, "-m", "komad", "simulate", "-o", "camera", *size)
     (movie,) = (path for path in (tmp_path / "camera").glob("*.mrc") if "gain" not in path.name)
