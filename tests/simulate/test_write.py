@@ -72,7 +72,7 @@ def test_counts_that_do_not_fit_are_refused(tmp_path, file_format, limit):
     assert not path.exists()
 
 
-@pytest.mark.parametrize("file_format", ["mrc", "mrc-uint16", "mrc-4bit", "tiff-lzw"])
+@pytest.mark.parametrize("file_format", ["mrc", "mrc-uint16", "mrc-4bit", "tiff-lzw", "eer"])
 def test_file_grows_frame_by_frame(tmp_path, frames, file_format):
     """After each frame the file is longer; after the last it is complete."""
     path = tmp_path / "m"

@@ -25,6 +25,7 @@ class Format(StrEnum):
     MRC_UINT16 = "mrc-uint16"
     MRC_4BIT = "mrc-4bit"
     TIFF_LZW = "tiff-lzw"
+    EER = "eer"
 
 
 class Specimen(StrEnum):
@@ -43,7 +44,7 @@ class Sidecars(StrEnum):
     EPU = "epu"
 
 
-LARGEST_COUNT = {Format.MRC_4BIT: 15, Format.MRC_UINT16: 65535}
+LARGEST_COUNT = {Format.MRC_4BIT: 15, Format.MRC_UINT16: 65535, Format.EER: 25}
 
 
 def simulate(
@@ -88,7 +89,7 @@ def simulate(
 
     Example: komad simulate -o camera --session --mode grow --movies 20 --interval 10
     """
-    from komad.simulate.microscope import run_session
+    from komad.simulate.microscope import raw_frames, run_session
     from komad.simulate.spec import MovieSpec
 
     spec = MovieSpec(
@@ -118,8 +119,9 @@ def simulate(
     )
     gain = output / "gain.mrc"
     stem = written[0].name.split("_")[0]
+    as_written = raw_frames(spec) if file_format is Format.EER else spec
     print(
         f"gain reference {gain}; the motion is in *_truth.json\n"
         f"process them: komad process {output}/{stem}_*{written[0].suffix} -o corrected --gain {gain} "
-        f"--pixel-size {pixel_size:g} --voltage {voltage:g} --dose-per-frame {dose_per_frame:g}"
+        f"--pixel-size {pixel_size:g} --voltage {voltage:g} --dose-per-frame {as_written.dose_per_frame:g}"
     )

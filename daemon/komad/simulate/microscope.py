@@ -13,6 +13,7 @@ from typing import Literal, get_args
 from komad.errors import ParameterError
 from komad.formats.images import write_mrc
 from komad.simulate.detector import aged, build_detector
+from komad.simulate.eer import RAW_FRAMES_PER_FRAME, RAW_FRAMES_PER_SECOND
 from komad.simulate.movie import SimulatedMovie, simulate_movie
 from komad.simulate.sidecars import Sidecars, movie_stem, write_sidecar
 from komad.simulate.spec import MovieSpec
@@ -51,7 +52,8 @@ def run_session(
     Parameters
     ----------
     directory
-        Made when missing. Gets `gain.mrc`, movies, sidecars, `<stem>_truth.json`.
+        Made when missing. Gets `gain.mrc`, movies, sidecars, `<stem>_truth.json`, which speaks of frames, in an
+        EER movie of what RAW_FRAMES_PER_FRAME raw frames make.
     spec
         The first movie; later ones differ in seed and defocus.
     n_movies, interval_s
@@ -84,13 +86,26 @@ def run_session(
             break
         path = directory / (movie_stem(number + 1, sidecars) + SUFFIX[file_format])
         write_truth(truth_path(path), movie.truth, movie_spec)
-        write_sidecar(path, movie_spec, sidecars, gain_name=GAIN_NAME)
+        if file_format == "eer":  # whose programs speak of raw frames
+            raw = raw_frames(movie_spec)
+            write_sidecar(path, raw, sidecars, gain_name=GAIN_NAME, frame_time_s=1 / RAW_FRAMES_PER_SECOND)
+        else:
+            write_sidecar(path, movie_spec, sidecars, gain_name=GAIN_NAME)
         _write(path, movie, mode, file_format, pause_s=WRITING_PART * interval_s, stop=stop)
         written.append(path)
         if on_movie is not None:
             on_movie(path, movie.truth)
         detector = aged(detector, movie_spec)
     return written
+
+
+def raw_frames(spec: MovieSpec) -> MovieSpec:
+    """`spec` with the raw frames of an EER movie in place of its frames."""
+    return replace(
+        spec,
+        n_frames=spec.n_frames * RAW_FRAMES_PER_FRAME,
+        dose_per_frame=spec.dose_per_frame / RAW_FRAMES_PER_FRAME,
+    )
 
 
 def _nth(spec: MovieSpec, number: int) -> MovieSpec:

@@ -32,22 +32,30 @@ def sidecar_path(movie_path: Path, sidecars: Sidecars) -> Path:
     return movie_path.with_name(f"{movie_path.stem.removesuffix('_fractions')}.xml")
 
 
-def write_sidecar(movie_path: Path, spec: MovieSpec, sidecars: Sidecars, *, gain_name: str) -> None:
-    """Write the sidecar that belongs to `movie_path`, or nothing for 'none'."""
+def write_sidecar(
+    movie_path: Path,
+    spec: MovieSpec,
+    sidecars: Sidecars,
+    *,
+    gain_name: str,
+    frame_time_s: float = FRAME_TIME_S,
+) -> None:
+    """Write the sidecar that belongs to `movie_path`, whose frames `spec` describes, or nothing for 'none'."""
     if sidecars == "none":
         return
-    text = _mdoc(movie_path, spec, gain_name) if sidecars == "mdoc" else _epu(spec)
+    is_mdoc = sidecars == "mdoc"
+    text = _mdoc(movie_path, spec, gain_name, frame_time_s) if is_mdoc else _epu(spec, frame_time_s)
     sidecar_path(movie_path, sidecars).write_text(text, encoding="utf-8", newline="\r\n")
 
 
-def _mdoc(movie_path: Path, spec: MovieSpec, gain_name: str) -> str:
-    exposure_s = FRAME_TIME_S * spec.n_frames
+def _mdoc(movie_path: Path, spec: MovieSpec, gain_name: str, frame_time_s: float) -> str:
+    exposure_s = frame_time_s * spec.n_frames
     values = {
         "GainReference": gain_name,
         "TiltAngle": "0.01",
         "Magnification": "105000",
         "ExposureDose": f"{spec.dose_per_frame * spec.n_frames:g}",
-        "DoseRate": f"{spec.dose_e_per_px_frame / FRAME_TIME_S:g}",
+        "DoseRate": f"{spec.dose_e_per_px_frame / frame_time_s:g}",
         "PixelSpacing": f"{spec.pixel_size_angstrom:g}",
         "Defocus": f"{-spec.defocus_um:g}",
         "ExposureTime": f"{exposure_s:g}",
@@ -65,7 +73,7 @@ def _mdoc(movie_path: Path, spec: MovieSpec, gain_name: str) -> str:
     return head + "".join(f"{key} = {value}\n" for key, value in values.items())
 
 
-def _epu(spec: MovieSpec) -> str:
+def _epu(spec: MovieSpec, frame_time_s: float) -> str:
     """Make an acquisition's XML, SI units: dose of the whole exposure in e/m², pixel size in m, voltage in V."""
     dose = spec.dose_per_frame * spec.n_frames * 1e20
     pixel = f"<numericValue>{spec.pixel_size_angstrom * 1e-10!r}</numericValue>"
@@ -97,7 +105,7 @@ def _epu(spec: MovieSpec) -> str:
       </a:Value>
      </a:KeyValueOfstringanyType>
     </CameraSpecificInput>
-    <ExposureTime>{FRAME_TIME_S * spec.n_frames:g}</ExposureTime>
+    <ExposureTime>{frame_time_s * spec.n_frames:g}</ExposureTime>
     <ReadoutArea {EPU_DRAWING}>
      <a:height>{spec.ny}</a:height><a:width>{spec.nx}</a:width><a:x>0</a:x><a:y>0</a:y>
     </ReadoutArea>

@@ -1,4 +1,4 @@
-"""Write movies as cameras do: MRC of 8, 16 and 4 bits, and TIFF with LZW."""
+"""Write movies as cameras do: MRC of 8, 16 and 4 bits, TIFF with LZW, and EER."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ import tifffile
 
 from komad.errors import ParameterError
 from komad.formats.mrc import MrcLayout, build_header
+from komad.simulate.eer import RAW_FRAMES_PER_FRAME, write_eer_frames
 
 Frames = npt.NDArray[np.uint8 | np.uint16]
-MovieFileFormat = Literal["mrc", "mrc-uint16", "mrc-4bit", "tiff-lzw"]
+MovieFileFormat = Literal["mrc", "mrc-uint16", "mrc-4bit", "tiff-lzw", "eer"]
 
 SUFFIX: dict[MovieFileFormat, str] = {
     "mrc": ".mrc",
     "mrc-uint16": ".mrc",
     "mrc-4bit": ".mrc",
     "tiff-lzw": ".tif",
+    "eer": ".eer",
 }
 MRC_MODE: dict[MovieFileFormat, int] = {"mrc": 0, "mrc-uint16": 6, "mrc-4bit": 101}
 LARGEST_COUNT: dict[MovieFileFormat, int] = {
@@ -28,6 +30,7 @@ LARGEST_COUNT: dict[MovieFileFormat, int] = {
     "mrc-uint16": 65535,
     "mrc-4bit": 15,
     "tiff-lzw": 65535,
+    "eer": RAW_FRAMES_PER_FRAME,
 }
 
 
@@ -37,7 +40,7 @@ def write_movie(
     """Write (n_frames, ny, nx) counts in MRC row order to `path`.
 
     `mrc` is mode 0, unsigned as IMOD marks it; `mrc-uint16` mode 6; `mrc-4bit` mode 101; `tiff-lzw` has its top
-    row first.
+    row first; `eer` has RAW_FRAMES_PER_FRAME raw frames for each frame, as `write_eer_frames` says.
 
     Raises
     ------
@@ -61,6 +64,9 @@ def write_frames(
             f"{path.name}: counts up to {frames.max()} do not fit {file_format}; "
             f"simulate with max_count = {LARGEST_COUNT[file_format]}"
         )
+    if file_format == "eer":
+        yield from write_eer_frames(path, frames, pixel_size_angstrom=pixel_size_angstrom)
+        return
     if file_format == "tiff-lzw":
         yield from _write_tiff(path, frames, pixel_size_angstrom)
         return
