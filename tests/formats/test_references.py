@@ -55,20 +55,82 @@ def test_load(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "advice"),
-    [((3, 2), "try gain_rot = 1 or 3"), ((4, 6), "half as large"), ((1, 1), "this camera and mode")],
+    [((3, 2), "try gain_rot = 1 or 3"), ((6, 4), "try gain_rot = 1 or 3"), ((1, 1), "this camera and mode")]
+    + [((n * 2, n * 3), "this camera and mode") for n in (3, 8)]
+    + [((4, 3), "this camera and mode")],
 )
 def test_wrong_size(tmp_path: Path, shape: tuple[int, int], advice: str) -> None:
-    """A gain of another size is refused with both sizes and what to try."""
+    """A gain that cannot be brought to the frames is refused with both sizes and what to try."""
     gain = reference(tmp_path / "gain.mrc")
     with pytest.raises(WrongReferenceError, match=rf"gain\.mrc.*3 x 2.*{shape[1]} x {shape[0]}.*{advice}"):
         load(References(gain=gain), shape)
 
 
-def test_super_resolution_gain_for_counting_movies(tmp_path: Path) -> None:
-    """A gain of twice the size is recognised as one for super-resolution."""
-    gain = reference(tmp_path / "gain.mrc", np.ones((4, 6), np.float32))
-    with pytest.raises(WrongReferenceError, match="twice as large"):
-        load(References(gain=gain), (2, 3))
+def counts_of(detector: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", n: int) -> "np.ndarray":
+    """What a detector of these responses, lit evenly, counts in pixels of n x n, by the plainest loops."""
+    ny, nx = detector.shape[0] // n, detector.shape[1] // n
+    return np.array(
+        [[detector[n * y : n * y + n, n * x : n * x + n].sum() for x in range(nx)] for y in range(ny)]
+    )
+
+
+@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("gain_rot", [0, 1])
+def test_a_gain_for_super_resolution_corrects_counting_frames(tmp_path: Path, n: int, gain_rot: int) -> None:
+    """Even light comes out even: responses are averaged, not factors; a bad part makes the pixel bad. It is told."""
+    detector = np.random.default_rng(n).uniform(0.5, 2.0, (3 * n, 5 * n))
+    for value in (0, -1, np.nan, np.inf):
+        fine = 1 / detector
+        fine[n, 2 * n + 1] = value
+        path = write_mrc_movie(tmp_path / "gain.mrc", np.rot90(fine, gain_rot)[None], 2)
+        gain = ReferenceFile(path=path, original_path=path, sha256=f"{n} {gain_rot} {value}")
+        loaded = load(References(gain=gain, gain_rot=gain_rot), (3, 5))
+        corrected = loaded.gain * counts_of(detector, n)
+        assert corrected[1, 2] == 0
+        corrected[1, 2] = n * n
+        np.testing.assert_allclose(corrected, n * n, rtol=1e-5)
+        assert f"the response of {n} x {n} of its pixels was averaged" in loaded.warnings[0]
+        assert "the frames are 5 x 3" in loaded.warnings[0]
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_a_gain_for_counting_serves_super_resolution(tmp_path: Path, n: int) -> None:
+    """Each pixel gets the factor of the one that holds it, and the warning says what that cannot do."""
+    loaded = load(References(gain=reference(tmp_path / "g.mrc"), gain_flip=1), (2 * n, 3 * n))
+    np.testing.assert_array_equal(loaded.gain, np.kron(IMAGE[::-1], np.ones((n, n))))
+    assert loaded.gain.flags.c_contiguous
+    assert (
+        f"each of its pixels stands for {n} x {n}, and what differs between these stays" in loaded.warnings[0]
+    )
+
+
+def test_dark_counts_of_other_pixels(tmp_path: Path) -> None:
+    """Dark counts stay as many: those of fine pixels add up, those of coarse ones are shared out."""
+    dark = reference(tmp_path / "dark.mrc", np.arange(24, dtype=np.float32).reshape(4, 6))
+    coarse, fine = load(References(dark=dark), (2, 3)), load(References(dark=dark), (8, 12))
+    np.testing.assert_array_equal(coarse.dark, [[14, 22, 30], [62, 70, 78]])
+    assert fine.dark[2:4, 2:4].tolist() == [[7 / 4, 7 / 4], [7 / 4, 7 / 4]]
+    assert coarse.dark.sum() == fine.dark.sum() == np.arange(24).sum()
+    assert "2 x 2 of its pixels were added up" in coarse.warnings[0]
+    assert "each of its pixels was shared out among 2 x 2" in fine.warnings[0]
+    with pytest.raises(
+        WrongReferenceError, match=r"dark\.mrc: the dark reference is 6 x 4 .* turned by a quarter"
+    ):
+        load(References(dark=dark), (6, 4))
+    with pytest.raises(WrongReferenceError, match="give the reference of this camera and mode"):
+        load(References(dark=dark), (5, 6))
+
+
+def test_a_defect_map_of_other_pixels(tmp_path: Path) -> None:
+    """A coarse pixel is bad where one of its parts is; a bad coarse pixel is bad in all of its parts."""
+    image = np.zeros((4, 6), np.float32)
+    image[1, 4] = 1
+    bad = reference(tmp_path / "bad.mrc", image)
+    coarse, fine = load(References(defects=bad), (2, 3)), load(References(defects=bad), (8, 12))
+    assert np.argwhere(coarse.defects).tolist() == [[0, 2]]
+    assert np.argwhere(fine.defects).tolist() == [[2, 8], [2, 9], [3, 8], [3, 9]]
+    assert "bad.mrc: the defect map is 6 x 4 pixels, the frames are 3 x 2" in coarse.warnings[0]
+    assert load(References(defects=bad), (4, 6)).warnings == ()
 
 
 def test_references_are_read_once(tmp_path: Path) -> None:

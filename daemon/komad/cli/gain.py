@@ -74,15 +74,14 @@ def check(
     from komad.cli.gain_words import as_json, print_verdict
     from komad.detector import calibrate
     from komad.detector.gain import check_gain
-    from komad.formats.references import read_gain
+    from komad.formats.references import read_factor
 
     console = _console(json=json)
     picture = None if no_picture else _picture(output, gain, "check")
     settings, bound = _references(gain=gain, gain_rot=gain_rot, gain_flip=gain_flip, dark=dark)
-    assert bound.gain is not None
-    reference = read_gain(bound.gain)
     chosen = spread_over(_find(movies, settings), at_most)
     total, n_movies = add_up(movie_sums(chosen, dark=bound.dark, console=console))
+    reference = read_factor(bound, total.shape)
     verdict = check_gain(total, reference, gain_rot=gain_rot, gain_flip=gain_flip)
     facts: dict[str, Any] = {
         "n_movies": n_movies,

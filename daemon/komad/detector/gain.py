@@ -91,8 +91,15 @@ def orient(image: npt.NDArray[Any], *, gain_rot: int, gain_flip: int) -> npt.NDA
 
 def inverted(image: FloatArray) -> FloatArray:
     """Mean by value: the gain of a flat field, in whatever unit it is. 0, a defect, where the value is not positive."""
-    reciprocal = _reciprocal(image)
-    return np.nan_to_num(reciprocal * image[np.isfinite(reciprocal)].mean(dtype=np.float64), nan=0.0)
+    factor = reciprocal(image)
+    factor *= np.float32(image[np.isfinite(factor)].mean(dtype=np.float64))
+    return np.nan_to_num(factor, copy=False, nan=0.0)
+
+
+def reciprocal(gain: FloatArray) -> FloatArray:
+    """The response that a gain stands for, or the other way round; NaN where it is no positive number."""
+    usable = np.isfinite(gain) & (gain > 0)
+    return np.where(usable, 1 / np.where(usable, gain, 1), np.nan).astype(np.float32, copy=False)
 
 
 def check_gain(
@@ -216,7 +223,7 @@ def orientation_scores(
         turned = orient(gain, gain_rot=way[0], gain_flip=way[1])
         correlation, power = 0.0, 0.0
         for place, transform in zip(places, seen, strict=True):
-            response = fft.rfft2(_details(_reciprocal(turned[place])))
+            response = fft.rfft2(_details(reciprocal(turned[place])))
             evened = np.conj(_without_peaks(response))
             correlation = correlation + transform * evened
             power = power + response * evened
@@ -259,12 +266,6 @@ def without_outliers(values: FloatArray) -> FloatArray:
     low, centre, high = np.quantile(known, [0.25, 0.5, 0.75])
     spread = (high - low) / 1.349 or float(known.std(dtype=np.float64))  # few counts: both quartiles are one
     return np.where(np.abs(values - centre) <= CLIP * spread, values, np.float32(np.nan))
-
-
-def _reciprocal(gain: FloatArray) -> FloatArray:
-    """The response that a gain stands for; NaN where it stands for none."""
-    usable = np.isfinite(gain) & (gain > 0)
-    return np.where(usable, 1 / np.where(usable, gain, 1), np.nan).astype(np.float32)
 
 
 def _without_peaks(transform: npt.NDArray[np.complex64]) -> npt.NDArray[np.complex64]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from komad.errors import MovieError, ReferenceFileError
+from komad.formats.grids import bad_for, fits
 from komad.formats.images import read_image
 from komad.formats.source import SourceFile
 
@@ -38,12 +39,14 @@ class Defects:
     """Entries of the list; of a map, its bad pixels."""
     n_outside: int = 0
     """Entries that lie outside of the frame, and were ignored."""
+    map_size: tuple[int, int] | None = None
+    """(ny, nx) of a map as it is in its file; None for lists."""
 
 
 def read_defects(path: Path, shape: tuple[int, int]) -> Defects:
     """Read which pixels of a frame (ny, nx) are bad.
 
-    - A map is a picture of the size of the frames whose non-zero pixels are bad.
+    - A map is a picture whose non-zero pixels are bad, of the size of the frames, or 2 or 4 times finer or coarser.
     - Lines `x y width height`, in pixels from 0 at the lower left, are boxes as MotionCor2 and RELION read them; `#`
       begins a comment.
     - Lines that begin with a word as BadColumns or CameraSizeX are a defect list of SerialEM, in pixels from 0 at the
@@ -102,12 +105,18 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
 
 def _map(path: Path, shape: tuple[int, int]) -> Defects:
     image = read_image(path)
-    if image.shape != shape:
+    ny, nx = image.shape
+    if not fits(image.shape, shape):
+        turned = (
+            "; it fits when turned by a quarter: give one as the movie is"
+            if fits(image.shape, shape[::-1])
+            else "; give the map of this camera and mode"
+        )
         raise ReferenceFileError(
-            f"the defect map {path} has {image.shape[1]} x {image.shape[0]} pixels, the frames {shape[1]} x {shape[0]}"
+            f"the defect map {path} has {nx} x {ny} pixels, the frames {shape[1]} x {shape[0]}{turned}"
         )
     pixels = image != 0
-    return Defects(pixels=pixels, n_given=int(np.count_nonzero(pixels)))
+    return Defects(pixels=bad_for(pixels, shape), n_given=int(np.count_nonzero(pixels)), map_size=(ny, nx))
 
 
 def _marked(boxes: Iterable[Box], shape: tuple[int, int]) -> Defects:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from komad.detector.gain import orient
 from komad.errors import ReferenceFileError
-from komad.formats.defects import Defects, read_defects
+from komad.formats.defects import read_defects
+from komad.formats.grids import dark_for, factor_for, fits
 from komad.formats.images import read_image
 from komad.model import ReferenceFile, References
 
@@ -39,18 +40,22 @@ class LoadedReferences:
 def load(references: References, shape: tuple[int, int]) -> LoadedReferences:
     """Read the references of a movie whose frames have `shape` (ny, nx). Only the gain is turned and flipped.
 
+    Those whose pixels are 2 or 4 times finer or coarser are brought to the pixels of the frames, and a warning says so.
+
     Raises
     ------
     ReferenceFileError
-        A file cannot be read or has another size than the frames; the message names both sizes and what to try.
+        A file cannot be read or does not fit the frames; the message names both sizes and what to try.
     """
     gain, dark, defects = references.gain, references.dark, references.defects
-    marked = _defects(defects, shape) if defects else None
+    factor = _gain(_gain_of(references), shape) if gain else None
+    offset = _dark(dark, shape) if dark else None
+    bad = _defects(defects, shape) if defects else None
     return LoadedReferences(
-        gain=_gain(gain, references.gain_rot, references.gain_flip, shape) if gain else None,
-        dark=_dark(dark, shape) if dark else None,
-        defects=marked.pixels if marked else None,
-        warnings=tuple(_warnings(defects, marked, shape)),
+        gain=factor.image if factor else None,
+        dark=offset.image if offset else None,
+        defects=bad.image if bad else None,
+        warnings=tuple(warning for each in (factor, offset, bad) if each for warning in each.warnings),
     )
 
 
@@ -59,7 +64,7 @@ def check(references: References, shape: tuple[int, int]) -> None:
     """Raise as `load` would; no array stays in memory."""
     gain, dark, defects = references.gain, references.dark, references.defects
     if gain:
-        _gain.__wrapped__(gain, references.gain_rot, references.gain_flip, shape)
+        _gain.__wrapped__(_gain_of(references), shape)
     if dark:
         _dark.__wrapped__(dark, shape)
     if defects:
@@ -83,49 +88,109 @@ def read_gain(file: ReferenceFile) -> npt.NDArray[np.float32]:
     return image
 
 
+def read_factor(references: References, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Read the gain of a movie as the factor in pixels of its frames (ny, nx), but not yet turned and flipped.
+
+    Raises
+    ------
+    ReferenceFileError
+        As `load`; but a gain that would fit after another quarter turn is given as it is, (nx, ny).
+    """
+    return _factor(references, shape)[0]
+
+
+def _factor(
+    references: References, shape: tuple[int, int]
+) -> tuple[npt.NDArray[np.float32], tuple[int, int]]:
+    """The factor, and the size of the picture in the file."""
+    gain = references.gain
+    assert gain is not None
+    image = read_gain(gain)
+    ny, nx = image.shape
+    for frames in (shape, shape[::-1]) if references.gain_rot % 2 == 0 else (shape[::-1], shape):
+        if fits(image.shape, frames):
+            return factor_for(image, frames, is_response=False), (ny, nx)
+    raise ReferenceFileError(
+        f"{_sizes('gain', gain, (ny, nx), shape)}; give the reference of this camera and mode"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """A reference in pixels of the frames."""
+
+    image: npt.NDArray[Any]
+    warnings: tuple[str, ...]
+
+
+def _gain_of(references: References) -> References:
+    """What the gain depends on."""
+    return replace(references, dark=None, defects=None)
+
+
 @lru_cache(N_CACHED)
-def _gain(
-    file: ReferenceFile, gain_rot: int, gain_flip: int, shape: tuple[int, int]
-) -> npt.NDArray[np.float32]:
-    image = orient(read_gain(file), gain_rot=gain_rot, gain_flip=gain_flip)
+def _gain(references: References, shape: tuple[int, int]) -> _Fitted:
+    gain, rot = references.gain, references.gain_rot
+    assert gain is not None
+    factor, size = _factor(references, shape)
+    image = orient(factor, gain_rot=rot, gain_flip=references.gain_flip)
     if image.shape != shape:
-        advice = _advice(image.shape, shape, f"gain_rot = {(gain_rot + 1) % 4} or {(gain_rot + 3) % 4}")
-        raise ReferenceFileError(_wrong_size("gain", file.original_path, image.shape, shape) + advice)
-    return np.ascontiguousarray(image)
+        raise ReferenceFileError(
+            f"{_sizes('gain', gain, size, shape)}; it fits when turned by a quarter: try gain_rot = "
+            f"{(rot + 1) % 4} or {(rot + 3) % 4}"
+        )
+    return _Fitted(np.ascontiguousarray(image), tuple(_notice("gain", gain, size, shape)))
 
 
 @lru_cache(N_CACHED)
-def _dark(file: ReferenceFile, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+def _dark(file: ReferenceFile, shape: tuple[int, int]) -> _Fitted:
     image = read_image(file.path)
-    if image.shape != shape:
-        advice = _advice(image.shape, shape, "a dark reference as the movie is; it is not turned")
-        raise ReferenceFileError(_wrong_size("dark", file.original_path, image.shape, shape) + advice)
-    return image
+    ny, nx = image.shape
+    if not fits(image.shape, shape):
+        advice = (
+            "it fits when turned by a quarter: give a dark reference as the movie is; it is not turned"
+            if fits(image.shape, shape[::-1])
+            else "give the reference of this camera and mode"
+        )
+        raise ReferenceFileError(f"{_sizes('dark', file, (ny, nx), shape)}; {advice}")
+    return _Fitted(dark_for(image, shape), tuple(_notice("dark", file, (ny, nx), shape)))
 
 
 @lru_cache(N_CACHED)
-def _defects(file: ReferenceFile, shape: tuple[int, int]) -> Defects:
-    return read_defects(file.path, shape)
-
-
-def _warnings(file: ReferenceFile | None, defects: Defects | None, shape: tuple[int, int]) -> Iterator[str]:
-    if file and defects and defects.n_outside:
-        yield (
+def _defects(file: ReferenceFile, shape: tuple[int, int]) -> _Fitted:
+    defects = read_defects(file.path, shape)
+    warnings = list(_notice("defects", file, defects.map_size or shape, shape))
+    if defects.n_outside:
+        warnings.append(
             f"{defects.n_outside} of {defects.n_given} defects in {file.original_path} lie outside of frames of "
             f"{shape[1]} x {shape[0]} pixels, and are ignored"
         )
+    return _Fitted(defects.pixels, tuple(warnings))
 
 
-def _wrong_size(kind: str, path: Path, image: tuple[int, ...], frames: tuple[int, int]) -> str:
-    return f"{path}: the {kind} reference is {image[1]} x {image[0]} pixels, the frames are {frames[1]} x {frames[0]}; "
+BROUGHT = {
+    "gain": (
+        "the response of {n} x {n} of its pixels was averaged",
+        "each of its pixels stands for {n} x {n}, and what differs between these stays",
+    ),
+    "dark": ("{n} x {n} of its pixels were added up", "each of its pixels was shared out among {n} x {n}"),
+    "defects": ("a pixel is bad where one of {n} x {n} is", "each of its pixels stands for {n} x {n}"),
+}
+"""What is done to a reference that is finer, or coarser."""
+NAMES = {"gain": "gain reference", "dark": "dark reference", "defects": "defect map"}
 
 
-def _advice(image: tuple[int, ...], frames: tuple[int, int], when_turned: str) -> str:
-    if image == frames[::-1]:
-        return f"it fits when turned by a quarter: try {when_turned}"
-    for this, other in ((image, frames), (image, frames[::-1])):
-        if tuple(2 * n for n in this) == other:
-            return "it is half as large: the movies are super-resolution, give the reference for super-resolution"
-        if this == tuple(2 * n for n in other):
-            return "it is twice as large: the reference is for super-resolution, give the one for counting"
-    return "give the reference of this camera and mode"
+def _notice(kind: str, file: ReferenceFile, image: tuple[int, int], frames: tuple[int, int]) -> Iterator[str]:
+    """Tell of a reference whose pixels were brought to those of the frames; it may lie across."""
+    n, finer = max(image) // max(frames), True
+    if n == 0:
+        n, finer = max(frames) // max(image), False
+    if n > 1:
+        yield f"{_sizes(kind, file, image, frames)}: {BROUGHT[kind][not finer].format(n=n)}"
+
+
+def _sizes(kind: str, file: ReferenceFile, image: tuple[int, int], frames: tuple[int, int]) -> str:
+    return (
+        f"{file.original_path}: the {NAMES[kind]} is {image[1]} x {image[0]} pixels, "
+        f"the frames are {frames[1]} x {frames[0]}"
+    )

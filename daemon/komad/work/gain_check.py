@@ -12,7 +12,6 @@ from komad.config import GainCheck
 from komad.detector.gain import OrientationScore, check_gain
 from komad.errors import KomadError
 from komad.formats import references
-from komad.formats.images import read_image
 from komad.model import Movie
 from komad.store import GainCheckRow, Store
 from komad.store.detector import WRONG_GAIN
@@ -73,7 +72,8 @@ class GainChecker:
         configured = {"gain_rot": asked.gain_rot, "gain_flip": asked.gain_flip}
         best: Mapping[str, int] = configured
         try:
-            judged = check_gain(self._counts(movie, files), read_image(asked.gain.path), **configured)
+            gain = references.read_factor(asked, (movie.header.ny, movie.header.nx))
+            judged = check_gain(self._counts(movie, files), gain, **configured)
             verdict, confidence, sentence = judged.verdict, judged.confidence, judged.sentence
             best = _orientation(judged.best)
         except KomadError as error:
