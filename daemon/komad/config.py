@@ -29,7 +29,8 @@ class AcquisitionSettings(Section):
     """What the operator knows of optics and dose; what is left out is taken from sidecar, then header."""
 
     pixel_size_angstrom: Annotated[float, Field(gt=0.05, lt=50)] | None = None
-    """Å per pixel of the movie as written (super-resolution pixel for super-resolution movies)."""
+    """Å per pixel of the movie as written (super-resolution pixel for super-resolution movies, the camera's own pixel
+    for EER movies)."""
     voltage_kv: Annotated[float, Field(ge=60, le=400)] | None = None
     """kV. Dose weighting is defined from 100 to 300 kV."""
     cs_mm: NonNegative = 2.7
@@ -37,9 +38,12 @@ class AcquisitionSettings(Section):
     amplitude_contrast: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Fraction; passed through to RELION."""
     dose_per_frame: Positive | None = None
-    """e/Å² per frame."""
+    """e/Å² per frame; of EER movies, per raw frame."""
     frame_doses: tuple[NonNegative, ...] | None = None
-    """e/Å² of each frame, where they differ; as many as the movie has frames. Used instead of dose_per_frame."""
+    """e/Å² of each frame, where they differ; as many as the movie has frames (EER: raw frames). Used instead of
+    dose_per_frame."""
+    total_dose: Positive | None = None
+    """e/Å² of the whole movie: what is known of EER movies. Used instead of dose_per_frame."""
     pre_exposure: NonNegative = 0.0
     """e/Å² on the specimen before the first frame."""
     frame_time_s: Positive | None = None
@@ -59,11 +63,14 @@ class ReferenceSettings(Section):
     """Files that say what the detector does to a picture. A file named here that is missing stops the daemon."""
 
     gain: Path | None = None
-    """Gain reference (.mrc or .tif), the factor that multiplies the counts."""
+    """Gain reference (.mrc, .tif, .gain, .dm4), the factor that multiplies the counts; see `gain_kind`."""
     gain_rot: Literal[0, 1, 2, 3] = 0
     """Quarter turns before the flip: np.rot90(gain, -gain_rot) in MRC row order, as -RotGain / --gain_rot."""
     gain_flip: Literal[0, 1, 2] = 0
     """After the rotation: 0 none, 1 upside down, 2 left to right, as -FlipGain / --gain_flip."""
+    gain_kind: Literal["auto", "factor", "response"] = "auto"
+    """What the gain is: the factor, or the detector's response, whose factor is mean / response. "auto", as RELION: the
+    response for EER movies, but for a `.gain` file; else the factor."""
     dark: Path | None = None
     """Dark reference (.mrc or .tif), subtracted from each frame before the gain."""
     defects: Path | None = None
@@ -75,7 +82,7 @@ class WatchFolder(Section):
 
     directory: Path
     """The folder; it need not exist yet (a network mount may come later)."""
-    patterns: tuple[str, ...] = ("*.mrc", "*.mrcs", "*.tif", "*.tiff")
+    patterns: tuple[str, ...] = ("*.mrc", "*.mrcs", "*.mrcz", "*.tif", "*.tiff", "*.eer")
     """File names that are movies."""
     ignore: tuple[str, ...] = (
         ".*",
@@ -122,7 +129,7 @@ class Output(Section):
     directory: Path = Path("komad-output")
     """Micrographs, STAR files, indices."""
     archive_directory: Path | None = None
-    """MRCZ archives; the output directory when left out."""
+    """Archives; the output directory when left out."""
     group: Annotated[str, Field(min_length=1)] | None = None
     """Group that result files, and folders made for them, are given to; komad's user must be in it."""
     file_mode: Annotated[str, Field(pattern=r"^0?6[0246]{2}$")] | None = None
@@ -279,7 +286,7 @@ class Archive(Section):
     """The lossless copy of each movie."""
 
     enabled: bool = True
-    """Write `<stem>.mrcz`."""
+    """Write `<stem>.mrcz`; of EER movies `<stem>.eer`, a copy of the file."""
     codec: Literal["blosclz", "lz4", "lz4hc", "zlib", "zstd"] = "zstd"
     """Compressor inside blosc, always with bitshuffle."""
     level: Annotated[int, Field(ge=1, le=9)] = 1

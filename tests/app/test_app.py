@@ -30,7 +30,7 @@ from komad.errors import (
 )
 from komad.errors import ReferenceFileError as WrongReferenceError
 from komad.formats.images import write_mrc
-from komad.ingest import missing_parameters
+from komad.ingest import missing_parameters, with_supplied
 from komad.model import Candidate, JobKind, JobState
 from komad.store import GainCheckRow, Store
 from komad.work.lease import Pulse
@@ -229,7 +229,7 @@ def test_missing_parameter_holds_and_supplied_ones_are_for_all(settings: Setting
     with capture_logs():
         intake.take(candidate(write_movie(camera / "a.mrc")))
         assert "voltage unknown" in store.jobs_of(1)[JobKind.CORRECT].reason
-        store.supply({"voltage_kv": 200}, movie_id=None, missing=missing_parameters)
+        store.supply({"voltage_kv": 200}, movie_id=None, taken_in=with_supplied, missing=missing_parameters)
         intake.take(candidate(write_movie(camera / "b.mrc")))
     for movie_id in (1, 2):
         assert store.movie(movie_id).acquisition.voltage_kv == 200

@@ -20,7 +20,7 @@ from komad.app import Intake
 from komad.config import Settings, Watching
 from komad.errors import MovieChangedError
 from komad.formats.movies import check_complete, read_frames
-from komad.ingest import missing_parameters
+from komad.ingest import missing_parameters, with_supplied
 from komad.model import Candidate, JobKind, JobState, Movie
 from komad.store import Store
 from komad.store.listing import list_jobs
@@ -205,7 +205,7 @@ def test_rewritten_between_archive_and_correction(run_daemon: Run, config: Path)
         wait_until(lambda: store.jobs_of(1)[JobKind.ARCHIVE].state is JobState.DONE, limit_s=LIMIT_S)
         write_movie(path, seed=2)
         wait_until(lambda: len(store.known_files()) == 2)
-        store.supply({"voltage_kv": 300}, movie_id=None, missing=missing_parameters)
+        store.supply({"voltage_kv": 300}, movie_id=None, taken_in=with_supplied, missing=missing_parameters)
         wait_until(lambda: sorted(published(config)) == ["a", "a-2"], limit_s=LIMIT_S)
     assert daemon.stop() == 0
     for stem, seed in (("a", 1), ("a-2", 2)):

@@ -29,6 +29,7 @@ from komad.errors import (
     TransitionError,
     WorkerLostError,
 )
+from komad.ingest import with_supplied
 from komad.model import Acquisition, Job, JobEvent, JobKind, JobState, Tries, after_failure, is_bad_device
 from komad.store import HeldBy, PausedBy, Store
 from tests.store.conftest import movie_at
@@ -424,6 +425,7 @@ class JobMachine(RuleBasedStateMachine):
         self.store.supply(
             {"pixel_size_angstrom": 1.0},
             movie_id=movie_id,
+            taken_in=with_supplied,
             missing=lambda acquisition, _: "" if acquisition.pixel_size_angstrom else "pixel size unknown",
         )
         for known in self.known.values() if movie_id is None else [self.known[movie_id]]:

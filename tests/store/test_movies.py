@@ -11,6 +11,7 @@ import pytest
 
 from komad.config import Processing
 from komad.errors import MovieError, ParameterError, StoreError, TransitionError
+from komad.ingest import with_supplied
 from komad.model import Acquisition, Candidate, JobKind, JobState, Movie
 from komad.store import WAITING_FOR_ARCHIVE, Store
 
@@ -130,7 +131,15 @@ def test_supply_for_all(store: Store, make_movie: MakeMovie) -> None:
     archive = store.claim("w")
     assert archive is not None
     store.finish(store.begin(archive), {}, 1.0)
-    assert store.supply({"pixel_size_angstrom": 0.83, "voltage_kv": 200}, movie_id=None, missing=missing) == 2
+    assert (
+        store.supply(
+            {"pixel_size_angstrom": 0.83, "voltage_kv": 200},
+            movie_id=None,
+            taken_in=with_supplied,
+            missing=missing,
+        )
+        == 2
+    )
     assert store.jobs_of(1)[JobKind.CORRECT].state is JobState.QUEUED
     assert store.jobs_of(2)[JobKind.CORRECT].reason == WAITING_FOR_ARCHIVE
     acquisition = store.movie(2).acquisition
@@ -143,7 +152,7 @@ def test_supply_for_one(store: Store, make_movie: MakeMovie) -> None:
     """For one movie a supplied value replaces what was there, and no other movie changes."""
     for path in ("/data/a.mrc", "/data/b.mrc"):
         store.add_movie(make_movie(path))
-    assert store.supply({"dose_per_frame": 2.0}, movie_id=1, missing=missing) == 1
+    assert store.supply({"dose_per_frame": 2.0}, movie_id=1, taken_in=with_supplied, missing=missing) == 1
     assert [store.movie(movie_id).acquisition.dose_per_frame for movie_id in (1, 2)] == [2.0, 1.2]
     assert store.supplied_values() == {}
 
@@ -158,7 +167,7 @@ def test_a_list_of_doses_comes_back_and_gives_way(store: Store, make_movie: Make
     added = store.add_movie(make_movie("a", acquisition=acquisition))
     assert added is not None
     assert store.movie(added.movie_id).acquisition == acquisition
-    store.supply({"dose_per_frame": 2.0}, movie_id=added.movie_id, missing=missing)
+    store.supply({"dose_per_frame": 2.0}, movie_id=added.movie_id, taken_in=with_supplied, missing=missing)
     supplied = store.movie(added.movie_id).acquisition
     assert (supplied.dose_per_frame, supplied.frame_doses) == (2.0, None)
     assert supplied.sources == {"dose_per_frame": "supplied"}
@@ -168,7 +177,7 @@ def test_a_list_of_doses_comes_back_and_gives_way(store: Store, make_movie: Make
 def test_supply_of_nonsense(store: Store, values: dict[str, Any]) -> None:
     """Unknown names and values out of range are refused, and the names are listed."""
     with pytest.raises(ParameterError, match="pixel_size_angstrom"):
-        store.supply(values, movie_id=None, missing=missing)
+        store.supply(values, movie_id=None, taken_in=with_supplied, missing=missing)
     assert store.supplied_values() == {}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from komad.config import Settings
-from komad.ingest import missing_parameters
+from komad.ingest import missing_parameters, with_supplied
 from komad.model import JobKind, JobState, Movie
 from komad.store import Store
 from komad.work import assembly_line
@@ -26,7 +26,7 @@ def test_values_supplied_while_the_archive_is_written(
     make_micrographs = assembly_line.make_micrographs
 
     def slow_archive(*args: Any, **options: Any) -> Any:
-        store.supply({"voltage_kv": 200}, movie_id=None, missing=missing_parameters)
+        store.supply({"voltage_kv": 200}, movie_id=None, taken_in=with_supplied, missing=missing_parameters)
         return archive_movie(*args, **options)
 
     def noted(movie: Movie, *args: Any, **options: Any) -> Any:

@@ -98,7 +98,12 @@ def supply(
     ] = None,
     voltage: Annotated[float | None, typer.Option("--voltage", help="kV.")] = None,
     cs: Annotated[float | None, typer.Option("--cs", help="Spherical aberration, mm.")] = None,
-    dose_per_frame: Annotated[float | None, typer.Option("--dose-per-frame", help="e/Å² per frame.")] = None,
+    dose_per_frame: Annotated[
+        float | None, typer.Option("--dose-per-frame", help="e/Å² per frame (EER: per raw frame).")
+    ] = None,
+    total_dose: Annotated[
+        float | None, typer.Option("--total-dose", help="e/Å² of the whole movie, instead: for EER.")
+    ] = None,
     pre_exposure: Annotated[
         float | None, typer.Option("--pre-exposure", help="e/Å² before the first frame.")
     ] = None,
@@ -107,7 +112,7 @@ def supply(
 
     Example: komad supply --pixel-size 0.83 --voltage 300 --dose-per-frame 1.2
     """
-    from komad.ingest import missing_parameters
+    from komad.ingest import missing_parameters, with_supplied
     from komad.store import Store
     from komad.store.listing import find_movie
 
@@ -116,6 +121,7 @@ def supply(
         "voltage_kv": voltage,
         "cs_mm": cs,
         "dose_per_frame": dose_per_frame,
+        "total_dose": total_dose,
         "pre_exposure": pre_exposure,
     }
     values = {name: value for name, value in given.items() if value is not None}
@@ -125,7 +131,10 @@ def supply(
     records = [find_movie(directory, name) for name in movie or ()]
     targets = [record.movie_id for record in records] if movie else [None]
     with Store(directory).open(create=False) as store:
-        changed = sum(store.supply(values, movie_id=target, missing=missing_parameters) for target in targets)
+        changed = sum(
+            store.supply(values, movie_id=target, taken_in=with_supplied, missing=missing_parameters)
+            for target in targets
+        )
     print(f"{changed} movie(s) completed" + ("" if movie else "; movies still to come get these values too"))
     for record in records:
         if any(job.kind == Kind.CORRECT and job.state in (State.RUNNING, State.DONE) for job in record.jobs):

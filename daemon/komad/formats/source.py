@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections import deque
@@ -34,6 +35,8 @@ GONE = frozenset(
 """What a lost file or a lost network mount says; a retry can help."""
 BLOCK_BYTES = 4 << 20
 """Of a file that is read for its checksum."""
+END_BYTES = 1 << 20
+"""Of its start and of its end that count for a fingerprint."""
 
 T = TypeVar("T")
 
@@ -112,6 +115,13 @@ class SourceFile:
         while start < end and (block := self.read(start, min(BLOCK_BYTES, end - start))):
             yield block
             start += len(block)
+
+    def fingerprint(self) -> str:
+        """SHA-256 in hex over size, first and last mebibyte: tells a file from another one that has its name."""
+        digest = hashlib.sha256(str(self.size_bytes).encode())
+        digest.update(self.read(0, END_BYTES))
+        digest.update(self.read(max(0, self.size_bytes - END_BYTES), END_BYTES))
+        return digest.hexdigest()
 
     def xxh3(self) -> str:
         """XXH3 of the whole file, 128 bits in hex: what `xxhsum -H128` prints."""

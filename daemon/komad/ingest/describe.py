@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from komad.config import Processing, WatchFolder
-from komad.errors import MovieChangedError, MovieMissingError, ParameterError
-from komad.formats.movies import read_header
+from komad.errors import MovieChangedError, ParameterError
+from komad.formats.movies import open_movie, read_header
+from komad.formats.source import SourceFile
 from komad.ingest import references, sidecars
 from komad.ingest.acquisition import resolve
+from komad.ingest.rendering import as_written, choose_rendering, header_as_written, is_same, rendered
 from komad.model import Acquisition, Candidate, Movie, MovieHeader
 from komad.model.stems import MAX_STEM_BYTES
-
-_MEBIBYTE = 2**20
 
 
 def describe(
@@ -53,10 +51,17 @@ def describe(
     ReferenceFileError
         A reference that the configuration names cannot be used.
     ParameterError
-        A supplied value is out of range, or the doses that are listed are for another number of frames.
+        A supplied value is out of range, the doses that are listed are for another number of frames, or the frames
+        of an EER movie cannot be made as it is wanted.
     """
     header = read_header(candidate.path)
     fingerprint = _fingerprint(candidate)
+    acquisition = _acquisition(candidate.path, header, folder, supplied=supplied)
+    if header.eer is not None:
+        rendering = choose_rendering(header, acquisition, processing)
+        acquisition = rendered(acquisition, rendering)
+        with open_movie(candidate.path, rendering) as movie:
+            header = movie.header
     return Movie(
         movie_id=0,
         path=candidate.path,
@@ -65,8 +70,8 @@ def describe(
         fingerprint=fingerprint,
         stem=stem_of(candidate.path),
         header=header,
-        acquisition=_acquisition(candidate.path, header, folder, supplied=supplied),
-        references=references.bind(folder.references, reference_directory),
+        acquisition=acquisition,
+        references=references.bind(folder.references, reference_directory, header.format),
         processing=processing.model_dump(),
         found_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
@@ -77,14 +82,20 @@ def reconsider(
 ) -> Acquisition:
     """Look again for values that were unknown: a sidecar that came later, a configuration that was completed.
 
-    What was supplied or configured when the movie was found stays as it was bound; `supplied` wins over it.
+    What was supplied or configured when the movie was found stays as it was bound; `supplied` wins over it. How an EER
+    movie is rendered stays, too: a dose that becomes known later is that of the frames that there are.
 
     Raises
     ------
     ParameterError
         A supplied value is out of range, or the doses that are listed are for another number of frames.
     """
-    return _acquisition(movie.path, movie.header, folder, supplied=supplied, bound=movie.acquisition)
+    rendering, header, bound = movie.header.eer, header_as_written(movie.header), movie.acquisition
+    if rendering is None:
+        return _acquisition(movie.path, header, folder, supplied=supplied, bound=bound)
+    written = _acquisition(movie.path, header, folder, supplied=supplied, bound=as_written(bound, rendering))
+    found = rendered(written, rendering)
+    return bound if is_same(bound, found) else found
 
 
 def _acquisition(
@@ -99,9 +110,10 @@ def _acquisition(
     acquisition = resolve(header, folder.acquisition, reading, supplied=supplied, bound=bound)
     doses = acquisition.frame_doses
     if doses is not None and len(doses) != header.n_frames:
+        frames = "frame" if header.eer is None else "raw frame"
         raise ParameterError(
-            f"{path}: frame_doses (from {acquisition.sources['frame_doses']}) lists {len(doses)} frames, the movie "
-            f"has {header.n_frames}: give one dose for each frame, or dose_per_frame for all"
+            f"{path}: frame_doses (from {acquisition.sources['frame_doses']}) lists {len(doses)} {frames}s, the movie "
+            f"has {header.n_frames}: give one dose for each {frames}, or dose_per_frame or total_dose for all"
         )
     return acquisition
 
@@ -117,21 +129,12 @@ def stem_of(path: Path) -> str:
 
 
 def _fingerprint(candidate: Candidate) -> str:
-    """SHA-256 over size, first and last mebibyte: tells a file from another one that has its name.
+    """Fingerprint of the file that was found.
 
     Raises MovieMissingError, or MovieChangedError when size or mtime are not those that were found.
     """
-    try:
-        with candidate.path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if (status.st_size, status.st_mtime_ns) != (candidate.size_bytes, candidate.mtime_ns):
-                raise MovieChangedError(
-                    f"{candidate.path}: changed since it was found; it is looked at again"
-                )
-            digest = hashlib.sha256(str(status.st_size).encode())
-            digest.update(file.read(_MEBIBYTE))
-            file.seek(max(0, status.st_size - _MEBIBYTE))
-            digest.update(file.read(_MEBIBYTE))
-    except OSError as error:
-        raise MovieMissingError(f"{candidate.path}: cannot be read ({error.strerror})") from error
-    return digest.hexdigest()
+    with SourceFile(candidate.path) as source:
+        status = source.status()
+        if (status.st_size, status.st_mtime_ns) != (candidate.size_bytes, candidate.mtime_ns):
+            raise MovieChangedError(f"{candidate.path}: changed since it was found; it is looked at again")
+        return source.fingerprint()

@@ -87,7 +87,7 @@ def read(path: Path, header: MovieHeader) -> Reading:
     volts = document.number("microscopeData/gun/AccelerationVoltage")
     found: dict[str, tuple[Value | None, str]] = {
         "pixel_size_angstrom": _pixel_size(document, header),
-        "dose_per_frame": _dose_per_frame(document, header.n_frames),
+        "dose_per_frame": _dose_per_frame(document, header),
         "voltage_kv": (volts and volts / 1000, ""),
     }
     return Reading.of(path.name, found, _facts(document))
@@ -112,12 +112,13 @@ def _pixel_size(document: _Document, header: MovieHeader) -> tuple[float | None,
     return metres * _METRE_IN_ANGSTROM / finer, ""
 
 
-def _dose_per_frame(document: _Document, n_frames: int) -> tuple[float | None, str]:
-    """Dose of each frame in e/Å², or None and why."""
+def _dose_per_frame(document: _Document, header: MovieHeader) -> tuple[float | None, str]:
+    """Dose of each frame in e/Å², or None and why. The fractions are not the raw frames of an EER movie."""
+    n_frames = header.n_frames
     total = finite(document.custom("Dose"))
     if not total or total <= 0:
         return None, ""
-    n_fractions = finite(document.custom("FractionationSettings"))
+    n_fractions = finite(document.custom("FractionationSettings")) if header.eer is None else None
     if n_fractions and not same_count(n_fractions, n_frames):
         return None, f"the dose is for {n_fractions:g} fractions, the movie has {n_frames} frames"
     return total * _PER_SQUARE_METRE_IN_PER_SQUARE_ANGSTROM / (n_fractions or n_frames), ""

@@ -143,7 +143,7 @@ def read(
         return None
     found: dict[str, tuple[Value | None, str]] = {
         "pixel_size_angstrom": _pixel_size(section, header),
-        **_doses(section, header.n_frames),
+        **(_doses(section, header.n_frames) if header.eer is None else _whole_dose(section, header.n_frames)),
         "voltage_kv": (section.number("Voltage"), ""),
     }
     earlier = earlier_exposures(section, sections, tilt_series=tilt_series)
@@ -206,6 +206,14 @@ def _doses(section: Section, n_frames: int) -> dict[str, tuple[Value | None, str
             return {"dose_per_frame": (None, f"NumSubFrames is {saved:g}, the movie has {n_frames}")}
         return {"dose_per_frame": (total / saved, "")}
     return {}
+
+
+def _whole_dose(section: Section, n_frames: int) -> dict[str, tuple[Value | None, str]]:
+    """Dose of a raw frame of an EER movie, in e/Å²: the frames that SerialEM counts are not those."""
+    listed = section.numbers("FrameDosesAndNumber")
+    total = sum(dose * count for dose, count in zip(listed[::2], listed[1::2], strict=False))
+    total = total or section.number("ExposureDose") or 0.0
+    return {"dose_per_frame": (total / n_frames, "")} if total > 0 else {}
 
 
 def _different_doses(

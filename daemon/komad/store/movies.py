@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 from sqlalchemy import Connection, insert, select, update
@@ -16,11 +15,21 @@ from komad.model import Acquisition, Candidate, JobEvent, JobKind, JobState, Mov
 from komad.model.stems import folded, unique_stem
 from komad.store import changes
 from komad.store.database import BUSY_TIMEOUT_S, Database
-from komad.store.rows import HeldBy, acquisition_from, acquisition_values, movie_from, movie_values, now
+from komad.store.rows import HeldBy, acquisition_values, movie_from, movie_values, now
 from komad.store.tables import IS_HELD, jobs, movies, supplied
 
 Missing = Callable[[Acquisition, Processing], str]
 """(acquisition, processing) -> '' or the sentence that says which parameters are missing."""
+
+DOSES = frozenset({"total_dose", "dose_per_frame", "frame_doses"})
+"""The forms of one value."""
+
+
+class TakenIn(Protocol):
+    """What becomes known of a movie with values that were supplied (`komad.ingest.with_supplied`)."""
+
+    def __call__(self, movie: Movie, values: Mapping[str, Any], *, overwrite: bool) -> Acquisition:
+        """Take them in; what the movie has already only stays without `overwrite`."""
 
 
 class Movies(Database):
@@ -112,7 +121,14 @@ class Movies(Database):
         with self.read() as connection:
             return _movie(connection, movie_id)
 
-    def supply(self, values: Mapping[str, Any], *, movie_id: int | None, missing: Missing) -> int:
+    def supply(
+        self,
+        values: Mapping[str, Any],
+        *,
+        movie_id: int | None,
+        taken_in: TakenIn,
+        missing: Missing,
+    ) -> int:
         """Store values of the acquisition that a person knows, and let movies that waited for them go on.
 
         For one movie they replace what was there; for all (`movie_id` None) they fill only what has no source yet, in
@@ -132,9 +148,9 @@ class Movies(Database):
                 _movie(connection, movie_id)
             connection.execute(insert(supplied).values(movie_id=movie_id, values=checked, at=now()))
             for row in connection.execute(select(movies).where(which, movies.c.header.is_not(None))).all():
-                before = acquisition_from(row.acquisition)
-                after = _with_supplied(before, checked, overwrite=movie_id is not None)
-                if after == before:
+                movie = movie_from(row)
+                after = taken_in(movie, checked, overwrite=movie_id is not None)
+                if after == movie.acquisition:
                     continue
                 processing = Processing.model_validate(row.processing)
                 _set_acquisition(connection, row.movie_id, after, missing(after, processing))
@@ -166,6 +182,8 @@ class Movies(Database):
         merged: dict[str, Any] = {}
         with self.read() as connection:
             for values in connection.execute(statement).scalars():
+                if DOSES & values.keys():  # one value, in whichever form it was supplied last
+                    merged = {name: value for name, value in merged.items() if name not in DOSES}
                 merged |= values
         return merged
 
@@ -257,15 +275,3 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
             f"the supplied {place} is wrong: {problem['msg']}; the names are {names}"
         ) from error
     return settings.model_dump(include=set(values))
-
-
-def _with_supplied(acquisition: Acquisition, values: Mapping[str, Any], *, overwrite: bool) -> Acquisition:
-    used = {name: value for name, value in values.items() if overwrite or name not in acquisition.sources}
-    if not used:
-        return acquisition
-    notes = {name: note for name, note in acquisition.notes.items() if name not in used}
-    sources = {**acquisition.sources, **dict.fromkeys(used, "supplied")}
-    if "dose_per_frame" in used and "frame_doses" not in used:  # a list from before must not overrule it
-        used["frame_doses"] = None
-        sources.pop("frame_doses", None)
-    return replace(acquisition, **used, sources=sources, notes=notes)
