@@ -17,6 +17,7 @@ from komad.cli import (
     demo,
     doctor,
     exits,
+    export,
     gain,
     jobs,
     plot,
@@ -67,6 +68,9 @@ app.command(name="simulate", short_help="Simulate movies with exactly known moti
 app.command(name="demo", short_help="Run the real daemon on a simulated session.")(demo.demo)
 app.command(name="doctor", short_help="Say what this computer lacks, and what to do.")(doctor.doctor)
 app.add_typer(plot.app, name="plot", short_help="Draw how a session went.")
+app.add_typer(
+    export.app, name="export", short_help="Hand a session on: to RELION, cryoSPARC, denoisers, tomography."
+)
 app.add_typer(gain.app, name="gain", short_help="Look after the gain reference: check, make, convert it.")
 app.add_typer(config.app, name="config", short_help="Check a configuration, or print an example.")
 

@@ -1,0 +1,145 @@
+"""The output folder of a session, read as others read it: the index, the STAR, the files of each movie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from komad.errors import OutputError, ParameterError
+from komad.formats.star import Table, read_star
+from komad.output.session import PROCESSED, SESSION
+
+CORRECTED = "corrected_micrographs.star"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One corrected movie."""
+
+    stem: str
+    movie: Path
+    archive: Path | None
+    files: Mapping[str, str]
+    """Kind of file -> name in the output folder."""
+    written_at: str
+    row: Mapping[str, Any]
+    """Its line of `corrected_micrographs.star`: label -> value."""
+    optics: Mapping[str, Any]
+    """Its optics group: label -> value."""
+    summary: Mapping[str, Any]
+    """Its line of `processed.jsonl`."""
+
+    @property
+    def group(self) -> str:
+        """Name of its optics group, unique for equal optics."""
+        return str(self.optics["rlnOpticsGroupName"])
+
+    @property
+    def total_dose(self) -> float | None:
+        """e/Å² of all frames; None when unknown."""
+        dose = self.summary.get("dose_per_frame")
+        return None if dose is None else float(dose) * int(self.summary["n_frames"])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """All corrected movies of an output folder, in the order of the STAR."""
+
+    directory: Path
+    entries: tuple[Entry, ...]
+    optics: Table
+    """`data_optics` as it is in the STAR."""
+
+    def details(self, entry: Entry) -> dict[str, Any]:
+        """Everything that is known of a movie: `<stem>.json`.
+
+        Raises
+        ------
+        OutputError
+            It is missing or damaged.
+        """
+        path = self.directory / entry.files["details"]
+        try:
+            values: dict[str, Any] = json.loads(path.read_bytes())
+        except OSError as error:
+            raise OutputError(f"cannot read {path}: {error.strerror}; process the movie again") from error
+        except ValueError as error:
+            raise OutputError(f"{path} is damaged ({error}); process the movie again") from error
+        return values
+
+
+def read_session(directory: Path) -> Session:
+    """Read the index of an output folder; movies that are not yet in both of its files are left for the next time.
+
+    Raises
+    ------
+    ParameterError
+        It is no output folder of komad.
+    OutputError, StarError
+        Its index cannot be read.
+    """
+    if not (directory / PROCESSED).is_file():
+        raise ParameterError(
+            f"{directory} is no output folder of komad: it has no {PROCESSED}; name the folder that `komad run` or "
+            "`komad process` wrote to with --from"
+        )
+    summaries = _summaries(directory / PROCESSED)
+    if not (directory / CORRECTED).is_file():
+        return Session(directory=directory, entries=(), optics=Table("optics", {}, loop=True))
+    tables = read_star(directory / CORRECTED)
+    optics = {row["rlnOpticsGroup"]: row for row in rows_of(tables["optics"])}
+    rows = {str(row["rlnMicrographName"]): row for row in rows_of(tables["micrographs"])}
+    entries = tuple(
+        _entry(summaries[name], row, optics[row["rlnOpticsGroup"]])
+        for name, row in rows.items()
+        if name in summaries
+    )
+    return Session(directory=directory, entries=entries, optics=tables["optics"])
+
+
+def _summaries(path: Path) -> dict[str, dict[str, Any]]:
+    """Name of the micrograph -> its last line. A last line without its end is still in writing."""
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}") from error
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            summary = json.loads(line)
+            found[summary["files"]["micrograph"]] = summary
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputError(f"{path}, line {number}, was not written by komad ({error})") from error
+    return found
+
+
+def _entry(summary: Mapping[str, Any], row: Mapping[str, Any], optics: Mapping[str, Any]) -> Entry:
+    archive = summary.get("archive")
+    return Entry(
+        stem=str(summary["stem"]),
+        movie=Path(summary["movie"]),
+        archive=None if archive is None else Path(archive),
+        files=summary["files"],
+        written_at=str(summary["written_at"]),
+        row=row,
+        optics=optics,
+        summary=summary,
+    )
+
+
+def rows_of(table: Table) -> list[dict[str, Any]]:
+    """The rows of a loop: label -> value."""
+    return [
+        dict(zip(table.columns, values, strict=True)) for values in zip(*table.columns.values(), strict=True)
+    ]
+
+
+def state_of(directory: Path) -> str:
+    """What `session.json` says of the session: running, stopped or complete; '' where it does not say it."""
+    try:
+        return str(json.loads((directory / SESSION).read_bytes())["state"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
