@@ -292,11 +292,11 @@ def damage(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def at(distance: int) -> None:
         verify = archive._verify
 
-        def damaged(temporary: Path, path: Path, frames: np.ndarray) -> None:
+        def damaged(temporary: Path, *arguments: Any) -> None:
             raw = bytearray(temporary.read_bytes())
             raw[-distance] ^= 0x10
             temporary.write_bytes(raw)
-            verify(temporary, path, frames)
+            verify(temporary, *arguments)
 
         monkeypatch.setattr(archive, "_verify", damaged)
 

@@ -6,7 +6,7 @@ import pytest
 import tifffile
 
 from komad.errors import ParameterError
-from komad.simulate.write import mrc_header, pack_nibbles, write_frames, write_movie
+from komad.simulate.write import write_frames, write_movie
 
 
 @pytest.fixture
@@ -50,7 +50,8 @@ def test_mode_101_packs_the_low_half_first(tmp_path, frames):
     unpacked = np.stack([packed & 15, packed >> 4], axis=-1).reshape(4, 30, 42)
     np.testing.assert_array_equal(unpacked[:, :, :41], frames)
     assert not unpacked[:, :, 41].any()
-    assert pack_nibbles(np.array([[1, 2, 3]], np.uint8)).tolist() == [[0x21, 0x03]]
+    write_movie(path, np.array([[[1, 2, 3]]], np.uint8), "mrc-4bit", pixel_size_angstrom=1.0)
+    assert path.read_bytes()[1024:] == b"\x21\x03"
 
 
 def test_tiff_has_its_top_row_first(tmp_path, frames):
@@ -87,7 +88,7 @@ def test_file_grows_frame_by_frame(tmp_path, frames, file_format):
 def test_header_is_valid_mrc2014(tmp_path):
     """The peer finds nothing wrong with the header but the statistics that cameras do not compute."""
     path = tmp_path / "m.mrc"
-    path.write_bytes(mrc_header((2, 3, 4), 0, 1.5) + bytes(24))
+    write_movie(path, np.zeros((2, 3, 4), np.uint8), "mrc", pixel_size_angstrom=1.5)
     with mrcfile.open(path) as mrc:
         assert mrc.header.nversion == 20140
         assert mrc.header.map == b"MAP "

@@ -22,6 +22,7 @@ from komad.arrays.device_frames import DeviceFrames
 
 __all__ = [
     "Array",
+    "POOL_NAME",
     "DeviceFrames",
     "beside",
     "irfft2",
@@ -35,6 +36,9 @@ __all__ = [
     "to_host",
     "wait_for",
 ]
+
+POOL_NAME = "komad-array"
+"""Names of the threads of the process's pool begin so."""
 
 CPU_PORTION_BYTES, GPU_PORTION_BYTES = 2**22, 2**28
 """What is computed in one go: what stays in a core's cache, and what keeps a GPU busy."""
@@ -125,4 +129,4 @@ def thread_count() -> int:
 @cache
 def thread_pool() -> ThreadPoolExecutor:
     """The process's pool for loops that release the interpreter lock (numba kernels, codecs)."""
-    return ThreadPoolExecutor(max_workers=thread_count(), thread_name_prefix="komad-array")
+    return ThreadPoolExecutor(max_workers=thread_count(), thread_name_prefix=POOL_NAME)

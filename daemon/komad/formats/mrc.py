@@ -1,6 +1,8 @@
 """MRC: the header of MRC2014 with IMOD's additions, and the reader of uncompressed movies.
 
-Sources: the MRC2014 page of CCP-EM; IMOD's page on the format (unsigned bytes, 4-bit mode 101).
+Sources: the MRC2014 page of CCP-EM; IMOD's page on the format and its library (unsigned bytes, 4-bit mode 101, 4-bit
+pixels in files of bytes); section 17 of MotionCor2's manual, and how the library of its successors reads MRC files
+(mode 5, a gain reference behind the extended header).
 """
 
 from __future__ import annotations
@@ -23,9 +25,16 @@ IMOD_STAMP = 1146047817
 """At byte 152: the int that follows holds IMOD's flags."""
 IMOD_SIGNED = 1
 """Flag bit: bytes of mode 0 are signed; without it and with the stamp, they are unsigned."""
+IMOD_4_BIT = 16
+"""Flag bit: each byte of mode 0 is two pixels, and the header's nx half of what it is."""
 PACKED_4_BIT = 101
-STORED = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 7: "i4", 8: "u4", 12: "f2", PACKED_4_BIT: "u1"}
-"""Mode -> NumPy type on disk. 7 and 8 are not in MRC2014, but in the archives of python-mrcz."""
+PACKED_LABEL = b"4 bits packed"
+"""In the only label of such files by a SerialEM that did not know the flag yet."""
+SUPER_RESOLUTION = ((7676, 7420), (7680, 7424), (11520, 8184))
+"""Pixels of a K2 or K3 whose frames it packed so, one side first or the other; off by two at most."""
+STORED = {0: "i1", 1: "i2", 2: "f4", 5: "u1", 6: "u2", 7: "i4", 8: "u4", 12: "f2", PACKED_4_BIT: "u1"}
+"""Mode -> NumPy type on disk. 5 are unsigned bytes for UCSF's programs; 7 and 8 are in archives of python-mrcz; neither
+is in MRC2014."""
 CODECS = {"blosclz": 1, "lz4": 2, "lz4hc": 3, "zlib": 5, "zstd": 6}
 """MRCZ keeps `1000 * codec + mode` in the mode field."""
 MAX_SIDE = 1 << 20
@@ -53,6 +62,15 @@ class MrcLayout:
     has_json: bool
     """The extended header is marked as JSON text."""
     pixel_size_angstrom: float | None
+    packs_bytes: bool = False
+    """Mode 0, but each byte is two pixels: nx is what it is, and the header's nx half of that."""
+    gain_offset: int | None = None
+    """First byte of a gain reference (ny, nx) float32 at the end of the extended header, if there is one."""
+
+    @property
+    def is_packed(self) -> bool:
+        """A byte is two pixels of 4 bits."""
+        return self.packs_bytes or self.mode == PACKED_4_BIT
 
     @property
     def data_offset(self) -> int:
@@ -62,21 +80,21 @@ class MrcLayout:
     @property
     def frame_bytes(self) -> int:
         """Bytes of one frame, not compressed; rows of 4-bit pixels are padded to whole bytes."""
-        if self.mode == PACKED_4_BIT:
+        if self.is_packed:
             return self.ny * ((self.nx + 1) // 2)
         return self.ny * self.nx * np.dtype(STORED[self.mode]).itemsize
 
     @property
     def dtype(self) -> str:
         """NumPy name of decoded frames."""
-        if self.mode == 0 and self.is_unsigned:
+        if self.is_packed or (self.mode == 0 and self.is_unsigned):
             return "uint8"
         return "float32" if self.mode == 12 else np.dtype(STORED[self.mode]).name
 
     @property
     def is_direct(self) -> bool:
         """The bytes on disk are the decoded frame, except for their order."""
-        return self.mode not in {12, PACKED_4_BIT}
+        return self.mode != 12 and not self.is_packed
 
     def header(self, kind: MovieFormat) -> MovieHeader:
         """What the rest of the program needs to know."""
@@ -88,6 +106,7 @@ class MrcLayout:
             dtype=self.dtype,
             pixel_size_angstrom=self.pixel_size_angstrom,
             mrc_mode=self.mode,
+            facts={} if self.gain_offset is None else {"gain_reference": "in the extended header"},
         )
 
     def restore_order(self, frame: npt.NDArray[Any]) -> None:
@@ -103,6 +122,40 @@ class MrcLayout:
         pairs = raw.reshape(self.ny, -1)
         np.bitwise_and(pairs, 0x0F, out=out[:, 0::2])  # the first pixel of a pair is in the low bits
         np.right_shift(pairs[:, : self.nx // 2], 4, out=out[:, 1::2])
+
+    def pack(self, frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Turn a frame (ny, nx) into what is stored, contiguous: what `unpack` undoes. Its values must fit."""
+        if not self.is_packed:
+            stored = "u1" if self.dtype == "uint8" else STORED[self.mode]
+            return np.ascontiguousarray(frame, dtype=self.byte_order + stored)
+        pairs = np.empty((self.ny, (self.nx + 1) // 2), dtype=np.uint8)
+        pairs[:] = frame[:, 0::2]
+        pairs[:, : self.nx // 2] |= np.left_shift(frame[:, 1::2], 4, dtype=np.uint8, casting="unsafe")
+        return pairs
+
+
+def plain_layout(
+    shape: tuple[int, ...],
+    mode: int,
+    *,
+    pixel_size_angstrom: float | None,
+    is_unsigned: bool = True,
+    extended_bytes: int = 0,
+) -> MrcLayout:
+    """Layout of an uncompressed little-endian movie of `shape` (n_frames, ny, nx) that is to be written."""
+    n_frames, ny, nx = shape
+    return MrcLayout(
+        byte_order="<",
+        mode=mode,
+        codec=0,
+        n_frames=n_frames,
+        ny=ny,
+        nx=nx,
+        is_unsigned=is_unsigned,
+        extended_bytes=extended_bytes,
+        has_json=False,
+        pixel_size_angstrom=pixel_size_angstrom,
+    )
 
 
 def parse_header(raw: bytes, path: Path) -> MrcLayout:
@@ -139,6 +192,16 @@ def parse_header(raw: bytes, path: Path) -> MrcLayout:
         )
     if nz == 0:
         raise MovieTruncatedError(f"{path} has no frames yet: nz is 0 in the header")
+    has_json = raw[104:108] == b"json"
+    packs_bytes = mode % 1000 == 0 and _packs_bytes(raw, byte_order)
+    is_unsigned = _is_unsigned(raw, byte_order)
+    if packs_bytes and _imod_flags(raw, byte_order) & IMOD_SIGNED:
+        raise MovieError(
+            f"{path} is marked both as signed bytes and as two pixels of 4 bits in a byte, which cannot be: its header "
+            "was changed by a program that knows only one of them; take the file as the camera wrote it"
+        )
+    pixel_size = _pixel_size(raw, byte_order, nx)
+    nx *= 2 if packs_bytes else 1
     return MrcLayout(
         byte_order=byte_order,
         mode=mode % 1000,
@@ -146,10 +209,12 @@ def parse_header(raw: bytes, path: Path) -> MrcLayout:
         n_frames=nz,
         ny=ny,
         nx=nx,
-        is_unsigned=_is_unsigned(raw, byte_order),
+        is_unsigned=is_unsigned,
         extended_bytes=extended_bytes,
-        has_json=raw[104:108] == b"json",
-        pixel_size_angstrom=_pixel_size(raw, byte_order, nx),
+        has_json=has_json,
+        pixel_size_angstrom=pixel_size,
+        packs_bytes=packs_bytes,
+        gain_offset=None if has_json else _gain_offset(raw, byte_order, extended_bytes, (nz, ny, nx)),
     )
 
 
@@ -169,10 +234,46 @@ def _byte_order(raw: bytes) -> str | None:
     return None
 
 
-def _is_unsigned(raw: bytes, byte_order: str) -> bool:
+def _imod_flags(raw: bytes, byte_order: str) -> int:
+    """IMOD's flags; 0 without its stamp."""
     stamp, flags = struct.unpack_from(byte_order + "2i", raw, 152)
+    return int(flags) if stamp == IMOD_STAMP else 0
+
+
+def _packs_bytes(raw: bytes, byte_order: str) -> bool:
+    """Whether the bytes of mode 0 are pairs of pixels: SerialEM's frames of K2 and K3 "packed as 4-bits"."""
+    if _imod_flags(raw, byte_order) & IMOD_4_BIT:
+        return True
+    nx, ny = struct.unpack_from(byte_order + "2i", raw)
+    (n_labels,) = struct.unpack_from(byte_order + "i", raw, 220)
+    return (
+        n_labels == 1
+        and PACKED_LABEL in raw[224:304]
+        and any(
+            abs(2 * nx - x) <= 4 and abs(ny - y) <= 2  # two of the header's pixels are four
+            for sides in SUPER_RESOLUTION
+            for x, y in (sides, sides[::-1])
+        )
+    )
+
+
+def _gain_offset(raw: bytes, byte_order: str, extended_bytes: int, shape: tuple[int, int, int]) -> int | None:
+    """Where MotionCor2 puts the gain reference: behind the whole numbers and floats that each frame has.
+
+    As there, it is one if what is left of the extended header is exactly as long.
+    """
+    n_frames, ny, nx = shape
+    n_integers, n_floats = struct.unpack_from(byte_order + "2h", raw, 128)
+    frames_bytes = n_frames * 4 * (n_integers + n_floats)
+    if min(n_integers, n_floats) < 0 or extended_bytes - frames_bytes != 4 * ny * nx:
+        return None
+    return HEADER_BYTES + frames_bytes
+
+
+def _is_unsigned(raw: bytes, byte_order: str) -> bool:
+    (stamp,) = struct.unpack_from(byte_order + "i", raw, 152)
     if stamp == IMOD_STAMP:
-        return not flags & IMOD_SIGNED
+        return not _imod_flags(raw, byte_order) & IMOD_SIGNED
     lowest, highest = struct.unpack_from(byte_order + "2f", raw, 76)
     return bool(lowest >= 0 and 127 < highest <= 255)
 
@@ -237,6 +338,22 @@ class MrcReader(MovieReader):
                 f"{self.path} holds {self.frames_in_file} frames, its header says {layout.n_frames}: it is still being "
                 "written, or its writer stopped before the header was brought up to date"
             )
+
+    def gain(self) -> npt.NDArray[np.float32] | None:
+        """Gain reference (ny, nx) of MotionCor2's archives, which lies as the frames do; None when there is none.
+
+        Raises
+        ------
+        MovieTruncatedError
+            The file ends before it does.
+        """
+        layout = self._layout
+        if layout.gain_offset is None:
+            return None
+        gain = np.empty((layout.ny, layout.nx), dtype=layout.byte_order + "f4")
+        if self._source.read_into(gain, layout.gain_offset) < gain.nbytes:
+            raise MovieTruncatedError(f"{self.path} ends inside of the gain reference of its extended header")
+        return gain.astype(np.float32)
 
     @property
     def bytes_behind(self) -> int:

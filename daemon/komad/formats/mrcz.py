@@ -28,7 +28,7 @@ from komad.errors import ArchiveError, MovieError, MovieTruncatedError
 from komad.formats.atomic import atomic_file
 from komad.formats.limits import refuse_impossible
 from komad.formats.mrc import CODECS, HEADER_BYTES, MrcLayout, build_header, parse_header
-from komad.formats.reader import MovieReader
+from komad.formats.reader import Frames, MovieReader, map_frames
 from komad.formats.source import SourceFile, map_in_order
 from komad.model import MovieFormat
 
@@ -44,6 +44,8 @@ LABELS = ("MRCZ0.6.0", f"komad {__version__}")
 """The first label is the version of python-mrcz whose layout this is: readers decide by it how to read."""
 MOST_METADATA_BYTES = 64 << 20
 """Ours are some kilobytes."""
+MOST_KV, MOST_MM = 4000.0, 100.0
+"""A voltage or spherical aberration beyond was never set."""
 CHECKSUMS = "frame_crc32"
 """Metadata key: CRC-32 of each chunk. Blosc itself does not notice every damage."""
 
@@ -59,7 +61,7 @@ class FileChecksum:
 
 def write_mrcz(
     path: Path,
-    frames: npt.NDArray[Any],  # (n_frames, ny, nx)
+    frames: Frames,  # (n_frames, ny, nx)
     *,
     pixel_size_angstrom: float | None,
     voltage_kv: float | None,
@@ -69,11 +71,13 @@ def write_mrcz(
     level: int = 1,
     on_frame: Callable[[int], None] | None = None,
 ) -> FileChecksum:
-    """Write frames, then read the file back from disk and compare every pixel, before it appears under its name.
+    """Write frames, then read the file back from disk and compare, before it appears under its name.
 
     Frames are int8, uint8, int16, uint16, int32, uint32 or float32; float16 is stored as float32, which the metadata
-    then says. `metadata` gains the keys `dtype`, `frame_crc32` and, where it differs, `source_dtype`. `on_frame` is
-    called with the index of each frame that was written. Gives the checksum of the file as it was read back.
+    then says. Each is asked for once, by a thread of the process's pool, and its pixels are compared by their XXH3 of
+    128 bits: frames that are read from a file need no memory beyond a few. `metadata` gains the keys `dtype`,
+    `frame_crc32` and, where it differs, `source_dtype`. `on_frame` is called with the index of each frame that was
+    written. Gives the checksum of the file as it was read back.
 
     Raises
     ------
@@ -89,7 +93,7 @@ def write_mrcz(
     # The metadata lie before the chunks but tell their checksums: room for the longest text is left, and what of it is
     # not needed filled with spaces, which JSON allows.
     reserved = len(_to_json(path, {**described, CHECKSUMS: [2**32 - 1] * len(frames)}))
-    layout = _layout(path, frames.shape, stored, pixel_size_angstrom, codec, reserved)
+    layout = _layout(path, tuple(frames.shape), stored, pixel_size_angstrom, codec, reserved)
     _set_up_blosc()
     with atomic_file(path) as temporary:
         with temporary.open("r+b") as file:
@@ -108,7 +112,7 @@ def write_mrcz(
             os.fsync(file.fileno())
             # Out of the page cache, so that the comparison sees the disk.
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return _verify(temporary, path, frames)
+        return _verify(temporary, path, chunks)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -155,9 +159,10 @@ class MrczReader(MovieReader):
         MovieError
             A chunk has another size than the header says, or is of a kind that cannot be read.
         """
-        return list(self._walk())
+        return list(self.walk())
 
-    def _walk(self) -> Iterator[tuple[int, int]]:
+    def walk(self) -> Iterator[tuple[int, int]]:
+        """Go from chunk to chunk; raises as `chunks`, after those that are sound."""
         offset = self._layout.data_offset
         for index in range(self._layout.n_frames):
             raw = self._source.read(offset, CHUNK_HEADER.size)
@@ -195,6 +200,36 @@ class MrczReader(MovieReader):
         raw = self._source.read(end, MOST_METADATA_BYTES + 1).strip(b" \t\r\n\0")
         return _parse_json(raw, self.path, end) if raw.startswith(b"{") else {}
 
+    @property
+    def codec(self) -> str:
+        """Compressor inside blosc, as the header says."""
+        return {number: name for name, number in CODECS.items()}.get(self._layout.codec, "unknown")
+
+    @property
+    def optics(self) -> tuple[float | None, float | None]:
+        """Voltage in kV and spherical aberration in mm, where python-mrcz and komad keep them; None when not said."""
+        kv, cs = struct.unpack_from(self._layout.byte_order + "2f", self._source.read(132, 8))
+        return kv if 0 < kv < MOST_KV else None, cs if 0 < cs < MOST_MM else None
+
+    @property
+    def has_checksums(self) -> bool:
+        """Whether damage of any kind would be noticed."""
+        return self._checksums is not None
+
+    def check_frame(self, index: int) -> None:
+        """Look whether a frame is as it was written: by its CRC, or, where there is none, by decoding it.
+
+        Raises
+        ------
+        MovieError
+            It is damaged.
+        """
+        self._check_without_checksum(self._chunk(index), index)
+
+    def _check_without_checksum(self, chunk: bytes, index: int) -> None:
+        if self._checksums is None:
+            self._decode(chunk, index, np.empty(self._layout.frame_bytes, dtype=np.uint8))
+
     @cached_property
     def _checksums(self) -> list[int] | None:
         checksums = self.metadata.get(CHECKSUMS)
@@ -216,9 +251,9 @@ class MrczReader(MovieReader):
         for block in self._source.blocks(end=self._layout.data_offset):
             digest.update(block)
         for index in range(self.header.n_frames):
-            digest.update(self._chunk(index))
-            if self._checksums is None:
-                self.read_frame(index)
+            chunk = self._chunk(index)
+            digest.update(chunk)
+            self._check_without_checksum(chunk, index)
         for block in self._source.blocks(start=sum(self.chunks[-1])):
             digest.update(block)
         return FileChecksum(n_bytes=self._source.size_bytes, xxh3=digest.hexdigest())
@@ -250,6 +285,13 @@ class MrczReader(MovieReader):
         layout = self._layout
         chunk = self._chunk(index)
         target = out if layout.is_direct else np.empty(layout.frame_bytes, dtype=np.uint8)
+        self._decode(chunk, index, target)
+        if layout.is_direct:
+            layout.restore_order(out)
+        else:
+            layout.unpack(target, out)
+
+    def _decode(self, chunk: bytes, index: int, target: npt.NDArray[Any]) -> None:
         try:
             blosc.decompress_ptr(chunk, target.ctypes.data)
         except blosc.blosc_extension.error as error:
@@ -257,16 +299,14 @@ class MrczReader(MovieReader):
                 f"{self.path}: {self.frame_name(index)} is damaged: the blosc chunk at byte {self.chunks[index][0]} "
                 "cannot be decoded"
             ) from error
-        if layout.is_direct:
-            layout.restore_order(out)
-        else:
-            layout.unpack(target, out)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Chunk:
     data: bytes
     crc32: int
+    pixels: bytes
+    """XXH3 of the frame, in its type as it is read."""
     minimum: float
     maximum: float
     mean: float
@@ -274,7 +314,7 @@ class _Chunk:
 
 def _write_chunks(
     file: BinaryIO,
-    frames: npt.NDArray[Any],
+    frames: Frames,
     stored: np.dtype[Any],
     *,
     codec: str,
@@ -283,21 +323,22 @@ def _write_chunks(
 ) -> list[_Chunk]:
     """Compress in parallel and write in order; the result keeps all but the data."""
 
-    def compress(index: int) -> _Chunk:
-        frame = np.ascontiguousarray(frames[index], dtype=stored)
+    def compress(_: int, frame: npt.NDArray[Any]) -> _Chunk:
+        frame = np.ascontiguousarray(frame, dtype=stored)
         data = blosc.compress_ptr(
             frame.ctypes.data, frame.size, frame.itemsize, clevel=level, shuffle=blosc.BITSHUFFLE, cname=codec
         )
         return _Chunk(
             data=data,
             crc32=zlib.crc32(data),
+            pixels=_digest(frame),
             minimum=float(frame.min()),
             maximum=float(frame.max()),
             mean=float(frame.mean(dtype=np.float64)),
         )
 
     written = []
-    with closing(map_in_order(compress, len(frames))) as chunks:
+    with closing(map_frames(compress, frames)) as chunks:
         for index, chunk in enumerate(chunks):
             file.write(chunk.data)
             written.append(replace(chunk, data=b""))
@@ -314,16 +355,20 @@ def _statistics(chunks: list[_Chunk]) -> tuple[float, float, float]:
     )
 
 
-def _verify(temporary: Path, path: Path, frames: npt.NDArray[Any]) -> FileChecksum:
+def _digest(frame: npt.NDArray[Any]) -> bytes:
+    return xxhash.xxh3_128_digest(frame.data.cast("B"))
+
+
+def _verify(temporary: Path, path: Path, chunks: list[_Chunk]) -> FileChecksum:
     def compare(index: int) -> bool:
-        frame = np.ascontiguousarray(frames[index], dtype=reader.header.dtype)
-        return np.array_equal(reader.read_frame(index).view(np.uint8), frame.view(np.uint8))
+        frame = reader.read_frame(index)
+        return _digest(frame.astype(frame.dtype.newbyteorder("<"), copy=False)) == chunks[index].pixels
 
     try:
         with MrczReader(SourceFile(temporary)) as reader:
             reader.check_complete()
             digest, wrong = xxhash.xxh3_128(reader.raw_start()), []
-            with closing(map_in_order(compare, len(frames))) as same:
+            with closing(map_in_order(compare, len(chunks))) as same:
                 for index, is_same in enumerate(same):
                     digest.update(reader.raw_frame(index))  # out of the page cache: compared a moment ago
                     if not is_same:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from komad.arrays import thread_count
 from komad.errors import MovieError
 from komad.formats.limits import MOST_FRAMES, refuse_too_large
-from komad.formats.source import SourceFile
+from komad.formats.source import SourceFile, each_in_order, map_in_order
 from komad.model import MovieHeader
+
+Result = TypeVar("Result")
 
 
 class MovieReader(ABC):
     """An open movie. Frames are (ny, nx) in MRC row order and native byte order; threads may read at the same time."""
+
+    in_order: ClassVar[bool] = False
+    """Frames are best read one after the other, and not by threads of the process's pool."""
 
     def __init__(self, source: SourceFile, header: MovieHeader) -> None:
         if header.n_frames > MOST_FRAMES:
@@ -86,6 +95,28 @@ class MovieReader(ABC):
         self.read_part(index, 0, 1, frame)
         return frame
 
+    def read_all(self, frames: npt.NDArray[Any], on_frame: Callable[[int], None] | None = None) -> None:
+        """Decode all frames into an array (n_frames, ny, nx), in parallel on the process's thread pool.
+
+        `on_frame` is called in the calling thread with the index of each frame that is in place, in order. Errors as
+        `read_frame`.
+        """
+        n_frames = self.header.n_frames
+        n_parts = min(self.max_parts, math.ceil(thread_count() / n_frames))
+
+        def decode(task: int) -> None:
+            index, part = divmod(task, n_parts)
+            self.read_part(index, part, n_parts, frames[index])
+
+        with closing(map_in_order(decode, n_frames * n_parts)) as done:
+            for task, _ in enumerate(done):
+                if on_frame is not None and (task + 1) % n_parts == 0:
+                    on_frame(task // n_parts)
+
+    def check_frame(self, index: int) -> None:
+        """Look whether a frame can be read; errors as `read_frame`."""
+        self.read_frame(index)
+
     @property
     def bytes_behind(self) -> int:
         """Bytes behind the last frame, which no frame holds."""
@@ -114,3 +145,53 @@ class MovieReader(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Frames(Protocol):
+    """Frames (n_frames, ny, nx) that any thread asks for one at a time: an array, or those of an open movie."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n_frames, ny, nx)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of every frame."""
+
+    def __len__(self) -> int:
+        """Give the number of frames."""
+
+    def __getitem__(self, index: int, /) -> npt.NDArray[Any]:
+        """Give a frame (ny, nx)."""
+
+
+class LazyFrames:
+    """The frames of an open movie, each decoded when it is asked for and not kept."""
+
+    def __init__(self, reader: MovieReader) -> None:
+        self._reader = reader
+        self.shape: tuple[int, ...] = reader.header.shape
+        self.dtype = np.dtype(reader.header.dtype)
+        self.in_order = reader.in_order
+
+    def __len__(self) -> int:
+        """Give the number of frames."""
+        return self.shape[0]
+
+    def __getitem__(self, index: int, /) -> npt.NDArray[Any]:
+        """Give a frame (ny, nx); errors as `MovieReader.read_frame`."""
+        return self._reader.read_frame(index)
+
+
+def map_frames(
+    work: Callable[[int, npt.NDArray[Any]], Result], frames: Frames
+) -> Generator[Result, None, None]:
+    """Give `work(index, frame)` for each frame in order, computed on the process's thread pool, as `map_in_order`.
+
+    Each frame is asked for once, by the thread that works on it, or, where a file must be read in order, by that of the
+    consumer.
+    """
+    if isinstance(frames, LazyFrames) and frames.in_order:
+        given = ((index, frames[index]) for index in range(len(frames)))
+        return each_in_order(lambda item: work(*item), given, ahead=thread_count() + 1)
+    return map_in_order(lambda index: work(index, frames[index]), len(frames))

@@ -6,8 +6,9 @@ import errno
 import hashlib
 import os
 import stat
+import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from komad.arrays import thread_count, thread_pool
+from komad.arrays import POOL_NAME, thread_count, thread_pool
 from komad.errors import MovieError, MovieMissingError
 
 GONE = frozenset(
@@ -39,6 +40,7 @@ END_BYTES = 1 << 20
 """Of its start and of its end that count for a fingerprint."""
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 @contextmanager
@@ -160,18 +162,28 @@ class SourceFile:
 
 
 def map_in_order(task: Callable[[int], T], count: int) -> Generator[T, None, None]:
-    """Give `task(0)`, `task(1)`, ... in this order, computed on the process's thread pool.
+    """Give `task(0)`, `task(1)`, ... in this order, computed on the process's thread pool, as `each_in_order`."""
+    return each_in_order(task, range(count), ahead=2 * thread_count())
 
-    Only a few tasks run ahead of the consumer, so memory stays bounded. Wrap it in `contextlib.closing`: when the
-    consumer stops early or a task fails, no task is running any more after the generator is closed. Must not be
-    called from a thread of that pool (it would wait for itself).
+
+def each_in_order(
+    task: Callable[[Item], T], items: Iterable[Item], *, ahead: int
+) -> Generator[T, None, None]:
+    """Give `task(item)` for each item in their order, computed on the process's thread pool.
+
+    Only `ahead` tasks run ahead of the consumer, so memory stays bounded; items are taken by the consumer's thread.
+    Wrap it in `contextlib.closing`: when the consumer stops early or a task fails, no task is running any more after
+    the generator is closed. In a thread of that pool, which would wait for itself, they are computed one after the
+    other.
     """
-    window = 2 * thread_count()
+    if threading.current_thread().name.startswith(POOL_NAME):
+        yield from map(task, items)
+        return
     pending: deque[Future[T]] = deque()
     try:
-        for index in range(count):
-            pending.append(thread_pool().submit(task, index))
-            if len(pending) >= window:
+        for item in items:
+            pending.append(thread_pool().submit(task, item))
+            if len(pending) >= ahead:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

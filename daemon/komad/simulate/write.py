@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 
 from komad.errors import ParameterError
-from komad.formats.mrc import MrcLayout, build_header
+from komad.formats.mrc import build_header, plain_layout
+from komad.formats.tiff_writer import append_page, encode
 from komad.simulate.eer import RAW_FRAMES_PER_FRAME, write_eer_frames
 
 Frames = npt.NDArray[np.uint8 | np.uint16]
@@ -32,6 +33,9 @@ LARGEST_COUNT: dict[MovieFileFormat, int] = {
     "tiff-lzw": 65535,
     "eer": RAW_FRAMES_PER_FRAME,
 }
+NOT_COMPUTED = (0.0, -1.0, -2.0)
+"""Minimum above maximum above mean: statistics as those of cameras."""
+LABELS = ("komad simulated movie",)
 
 
 def write_movie(
@@ -70,57 +74,20 @@ def write_frames(
     if file_format == "tiff-lzw":
         yield from _write_tiff(path, frames, pixel_size_angstrom)
         return
+    layout = plain_layout(frames.shape, MRC_MODE[file_format], pixel_size_angstrom=pixel_size_angstrom)
     with path.open("wb") as file:
-        file.write(mrc_header(frames.shape, MRC_MODE[file_format], pixel_size_angstrom))
+        file.write(build_header(layout, statistics=NOT_COMPUTED, labels=LABELS))
         for index, frame in enumerate(frames, start=1):
-            _write_mrc_frame(file, frame, file_format)
+            file.write(layout.pack(frame).data)
             file.flush()
             yield index
 
 
-def mrc_header(shape: tuple[int, ...], mode: int, pixel_size_angstrom: float) -> bytes:
-    """1024 bytes, little endian, for (n_frames, ny, nx); the statistics say "not computed", as those of cameras do."""
-    n_frames, ny, nx = shape
-    layout = MrcLayout(
-        byte_order="<",
-        mode=mode,
-        codec=0,
-        n_frames=n_frames,
-        ny=ny,
-        nx=nx,
-        is_unsigned=True,
-        extended_bytes=0,
-        has_json=False,
-        pixel_size_angstrom=pixel_size_angstrom,
-    )
-    not_computed = (0.0, -1.0, -2.0)  # minimum above maximum above mean
-    return bytes(build_header(layout, statistics=not_computed, labels=("komad simulated movie",)))
-
-
-def pack_nibbles(frame: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """(ny, ceil(nx / 2)) bytes of (ny, nx) counts below 16: the even column in the low half."""
-    padded = np.pad(frame, ((0, 0), (0, frame.shape[1] % 2))).astype(np.uint8)
-    return np.bitwise_or(padded[:, 0::2], np.left_shift(padded[:, 1::2], 4), dtype=np.uint8)
-
-
-def _write_mrc_frame(file: IO[bytes], frame: npt.NDArray[Any], file_format: MovieFileFormat) -> None:
-    if file_format == "mrc-4bit":
-        file.write(pack_nibbles(frame).tobytes())
-    else:
-        file.write(np.ascontiguousarray(frame, "<u2" if file_format == "mrc-uint16" else "u1").data)
-
-
 def _write_tiff(path: Path, frames: Frames, pixel_size_angstrom: float) -> Iterator[int]:
-    per_cm = 1e8 / pixel_size_angstrom
     with tifffile.TiffWriter(path) as writer:
         for index, frame in enumerate(frames, start=1):
-            writer.write(
-                frame[::-1],
-                compression="lzw",
-                photometric="minisblack",
-                resolution=(per_cm, per_cm),
-                resolutionunit="CENTIMETER",
-                metadata=None,
-                contiguous=False,
+            strips = encode(frame, "lzw")
+            append_page(
+                writer, strips, frame.shape, frame.dtype, "lzw", pixel_size_angstrom=pixel_size_angstrom
             )
             yield index
