@@ -105,9 +105,10 @@ def test_references_reach_the_settings(settled: Settled, tmp_path: Path) -> None
     """With whole paths, and the turns."""
     for name in ("gain.mrc", "dark.mrc", "defects.txt"):
         (tmp_path / name).write_text("content")
-    turned = ("--gain", "gain.mrc", "--rot-gain", "3", "--flip-gain", "2")
+    turned = ("--gain", "gain.mrc", "--rot-gain", "3", "--flip-gain", "2", "--gain-kind", "response")
     references = settled(*turned, "--dark", "dark.mrc", "--defects", "defects.txt").folder.references
     assert (references.gain, references.gain_rot, references.gain_flip) == (tmp_path / "gain.mrc", 3, 2)
+    assert references.gain_kind == "response"
     assert (references.dark, references.defects) == (tmp_path / "dark.mrc", tmp_path / "defects.txt")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from komad.detector.gain import orient
 from komad.errors import ReferenceFileError as WrongReferenceError
@@ -102,6 +103,40 @@ def test_a_gain_for_counting_serves_super_resolution(tmp_path: Path, n: int) -> 
     assert (
         f"each of its pixels stands for {n} x {n}, and what differs between these stays" in loaded.warnings[0]
     )
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_response_becomes_the_factor(tmp_path: Path, n: int) -> None:
+    """Even light comes out even, with the mean of the response; zero stays zero, a bad pixel."""
+    detector = np.random.default_rng(3).uniform(50, 200, (3 * n, 5 * n))
+    seen = detector.copy()
+    seen[n, n] = 0
+    path = write_mrc_movie(tmp_path / "gain.mrc", seen[None], 2)
+    gain = ReferenceFile(path=path, original_path=path, sha256=str(n))
+    factor = load(References(gain=gain, gain_is_response=True), (3, 5)).gain
+    good = np.ones((3, 5), bool)
+    good[1, 1] = False
+    counts = counts_of(detector, n)
+    assert factor[1, 1] == 0
+    np.testing.assert_allclose(factor[good] * counts[good], counts[good].mean(), rtol=1e-5)
+    assert factor.dtype == np.float32
+
+
+def test_a_response_for_finer_frames(tmp_path: Path) -> None:
+    """It is repeated, with the mean 1 over the factors' reciprocals."""
+    loaded = load(References(gain=reference(tmp_path / "g.mrc"), gain_is_response=True), (4, 6))
+    np.testing.assert_allclose(loaded.gain, np.kron(3.5 / IMAGE, np.ones((2, 2))), rtol=1e-6)
+
+
+def test_rows_of_a_falcon_gain_for_eer(tmp_path: Path) -> None:
+    """The first row of the file is that of an EER movie's frames, before it is turned; for others it is the last."""
+    path = tmp_path / "a.gain"
+    tifffile.imwrite(path, IMAGE)
+    gain = ReferenceFile(path=path, original_path=path, sha256="a")
+    np.testing.assert_array_equal(load(References(gain=gain, gain_rows_as_eer=True), (2, 3)).gain, IMAGE)
+    np.testing.assert_array_equal(load(References(gain=gain), (2, 3)).gain, IMAGE[::-1])
+    turned = load(References(gain=gain, gain_rot=1, gain_rows_as_eer=True), (3, 2)).gain
+    np.testing.assert_array_equal(turned, np.rot90(IMAGE, -1))
 
 
 def test_dark_counts_of_other_pixels(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from komad.config import ReferenceSettings
 from komad.errors import ReferenceFileError
 from komad.ingest import references
 from komad.ingest.references import bind
-from komad.model import References
+from komad.model import MovieFormat, References
 
 
 def test_a_private_copy_named_by_its_content(tmp_path: Path) -> None:
@@ -100,3 +100,55 @@ def test_a_reference_that_changes_while_it_is_copied(tmp_path: Path, monkeypatch
     with pytest.raises(ReferenceFileError, match="changed while it was read"):
         bind(ReferenceSettings(gain=tmp_path / "gain.mrc"), tmp_path / "kept")
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "movie_format", "kind", "is_response", "rows_as_eer"),
+    [
+        ("Gain.GAIN", MovieFormat.EER, "auto", False, True),
+        ("gain.mrc", MovieFormat.EER, "auto", True, False),
+        ("gain.tif", MovieFormat.EER, "auto", True, False),
+        ("gain.gain", MovieFormat.TIFF, "auto", False, False),
+        ("gain.mrc", MovieFormat.MRC, "auto", False, False),
+        ("gain.gain", None, "auto", False, False),
+        ("gain.gain", MovieFormat.EER, "response", True, True),
+        ("gain.mrc", MovieFormat.EER, "factor", False, False),
+        ("gain.tif", MovieFormat.TIFF, "response", True, False),
+    ],
+)
+def test_what_a_gain_means(
+    tmp_path: Path,
+    name: str,
+    movie_format: MovieFormat | None,
+    kind: str,
+    is_response: bool,
+    rows_as_eer: bool,
+) -> None:
+    """As for RELION: of EER movies a `.gain` is the factor in the camera's rows, any other the response. Or as set."""
+    (tmp_path / name).write_bytes(b"gain")
+    settings = ReferenceSettings.model_validate({"gain": tmp_path / name, "gain_kind": kind})
+    bound = bind(settings, None, movie_format)
+    assert (bound.gain_is_response, bound.gain_rows_as_eer) == (is_response, rows_as_eer)
+    assert not bind(
+        ReferenceSettings.model_validate({"gain_kind": kind}), None, MovieFormat.EER
+    ).gain_is_response
+
+
+def test_when_relion_finds_the_same_gain(tmp_path: Path) -> None:
+    """Its file may be named to RELION only where that reads the same factor from it."""
+
+    def same(name: str, movie_format: MovieFormat, **settings: object) -> bool:
+        (tmp_path / name).write_bytes(b"gain")
+        settings["gain"] = tmp_path / name
+        return bind(ReferenceSettings.model_validate(settings), None, movie_format).as_relion_reads(
+            movie_format
+        )
+
+    assert same("a.gain", MovieFormat.EER)
+    assert same("a.mrc", MovieFormat.EER)
+    assert same("a.tif", MovieFormat.TIFF)
+    assert not same("a.mrc", MovieFormat.EER, gain_kind="factor")
+    assert not same("a.mrc", MovieFormat.MRC, gain_kind="response")
+    assert not same("a.mrc", MovieFormat.MRC, gain_rot=1)
+    assert not same("a.dm4", MovieFormat.MRC)
+    assert not References().as_relion_reads(MovieFormat.MRC)

@@ -58,6 +58,8 @@ def movie_at(path: str = "/data/a.mrc", **changes: object) -> Movie:
                 path=Path("/state/gain.mrc"), original_path=Path("/data/gain.mrc"), sha256="ab" * 32
             ),
             gain_rot=1,
+            gain_is_response=True,
+            gain_rows_as_eer=True,
         ),
         "processing": {"bin_factor": 1.0, "dose_weighting": True},
         "found_at": "2026-01-02T03:04:05.000+00:00",

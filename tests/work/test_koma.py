@@ -265,10 +265,12 @@ def test_series(make_movie: MakeMovie, tmp_path: Path) -> None:
                 {"header": replace(header, dtype="uint8")},
                 {"acquisition": replace(acquisition, facts={"camera": "K3"})},
                 {"references": replace(files, gain_rot=1)},
+                {"references": replace(files, gain_is_response=True)},
+                {"references": replace(files, gain_rows_as_eer=True)},
             )
         ),
     ]
-    assert len({base, *others}) == 6
+    assert len({base, *others}) == 8
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")

@@ -105,7 +105,8 @@ class Intake:
         """Archive and correct a movie with the references that are configured now, if they are others."""
         with suppress(ParameterError):  # its folder is not watched any more: only a person can help
             folder = self._settings.watch[self._folder_of(movie.path)]
-            bound = references.bind(folder.references, reference_directory(self._settings))
+            directory = reference_directory(self._settings)
+            bound = references.bind(folder.references, directory, movie.header.format)
             if bound == movie.references:
                 return
             check_fit(bound, (movie.header.ny, movie.header.nx))

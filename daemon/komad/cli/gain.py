@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +12,12 @@ import typer
 
 from komad.cli import exits
 from komad.cli.locate import ConfigOption, config_path, read_places
+from komad.cli.options import GainKind
 from komad.errors import DiskFullError, OutputError, ParameterError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from komad.config import ReferenceSettings
     from komad.model import References
 
 app = typer.Typer(
@@ -30,13 +30,18 @@ Movies = Annotated[
     list[Path],
     typer.Argument(readable=False, help="Movies, or folders of them.", show_default=False),
 ]
-Gain = Annotated[Path, typer.Option("--gain", help="Gain reference (.mrc, .tif, .gain).", show_default=False)]
+Gain = Annotated[
+    Path, typer.Option("--gain", help="Gain reference (.mrc, .tif, .gain, .dm4).", show_default=False)
+]
 GainRot = Annotated[
     int, typer.Option("--gain-rot", "--rot-gain", min=0, max=3, help="Its quarter turns, as gain_rot.")
 ]
 GainFlip = Annotated[
     int,
     typer.Option("--gain-flip", "--flip-gain", min=0, max=2, help="Its flip after that, as gain_flip."),
+]
+GainMeaning = Annotated[
+    GainKind, typer.Option("--gain-kind", help="factor, response or, as for the daemon, auto.")
 ]
 Dark = Annotated[
     Path | None, typer.Option("--dark", help="Dark reference, subtracted first.", show_default=False)
@@ -55,6 +60,7 @@ def check(
     gain: Gain,
     gain_rot: GainRot = 0,
     gain_flip: GainFlip = 0,
+    gain_kind: GainMeaning = GainKind.AUTO,
     dark: Dark = None,
     at_most: Annotated[
         int, typer.Option("--at-most", "-n", min=1, help="So many movies, spread over those given.")
@@ -78,9 +84,10 @@ def check(
 
     console = _console(json=json)
     picture = None if no_picture else _picture(output, gain, "check")
-    settings, bound = _references(gain=gain, gain_rot=gain_rot, gain_flip=gain_flip, dark=dark)
-    chosen = spread_over(_find(movies, settings), at_most)
-    total, n_movies = add_up(movie_sums(chosen, dark=bound.dark, console=console))
+    found, bound = _references(
+        movies, gain=gain, gain_rot=gain_rot, gain_flip=gain_flip, gain_kind=gain_kind.value, dark=dark
+    )
+    total, n_movies = add_up(movie_sums(spread_over(found, at_most), dark=bound.dark, console=console))
     reference = read_factor(bound, total.shape)
     verdict = check_gain(total, reference, gain_rot=gain_rot, gain_flip=gain_flip)
     facts: dict[str, Any] = {
@@ -128,8 +135,8 @@ def estimate(
 
     check_new_reference(output)
     console = _console(json=False)
-    settings, bound = _references(dark=dark)
-    sums = movie_sums(spread_over(_find(movies, settings), at_most), dark=bound.dark, console=console)
+    chosen, bound = _references(movies, dark=dark)
+    sums = movie_sums(spread_over(chosen, at_most), dark=bound.dark, console=console)
     found = estimate_gain(each.total for each in sums)
     write_reference(output, found.gain)
     say(
@@ -188,6 +195,7 @@ def gamma(
     gain: Gain,
     gain_rot: GainRot = 0,
     gain_flip: GainFlip = 0,
+    gain_kind: GainMeaning = GainKind.AUTO,
     dark: Dark = None,
     frame_time: Annotated[
         float | None,
@@ -212,12 +220,12 @@ def gamma(
 
     console = _console(json=json)
     picture = None if no_picture else _picture(output, gain, "gamma")
-    settings, bound = _references(gain=gain, gain_rot=gain_rot, gain_flip=gain_flip, dark=dark)
+    found, bound = _references(
+        movies, gain=gain, gain_rot=gain_rot, gain_flip=gain_flip, gain_kind=gain_kind.value, dark=dark
+    )
     acquisition = AcquisitionSettings(frame_time_s=frame_time)
     points: list[tuple[str, float, float]] = []
-    for each in movie_sums(
-        _find(movies, settings), dark=bound.dark, console=console, acquisition=acquisition
-    ):
+    for each in movie_sums(found, dark=bound.dark, console=console, acquisition=acquisition):
         rate = each.dose_rate_e_per_px_s
         if rate is None:
             raise ParameterError(f"{each.path}: the time of a frame is unknown; add --frame-time")
@@ -267,13 +275,16 @@ def accept(config: ConfigOption = None) -> None:
         print("nothing to accept: no gain reference was found wrong, or all are accepted")
 
 
-def _references(**given: Any) -> tuple[ReferenceSettings, References]:
-    """Check and bind the files that are named."""
-    from komad.config import ReferenceSettings
+def _references(movies: Sequence[Path] = (), **given: Any) -> tuple[tuple[Path, ...], References]:
+    """Find the movies, and bind the files that are named as those of such movies."""
+    from komad.cli.gain_movies import format_of
+    from komad.cli.oneoff import find_movies
+    from komad.config import ReferenceSettings, WatchFolder
     from komad.ingest.references import bind
 
     settings = ReferenceSettings.model_validate(given)
-    return settings, bind(settings, None)
+    found = find_movies(movies, WatchFolder(directory=Path(), references=settings))
+    return found, bind(settings, None, format_of(found))
 
 
 def _picture(output: Path | None, gain: Path, name: str) -> Path:
@@ -292,13 +303,6 @@ def _without_picture(console: Console) -> Iterator[None]:
         yield
     except (DiskFullError, OutputError) as error:
         say(console, f"no picture: {error}; name another place with --output", "yellow")
-
-
-def _find(given: list[Path], settings: ReferenceSettings) -> tuple[Path, ...]:
-    from komad.cli.oneoff import find_movies
-    from komad.config import WatchFolder
-
-    return find_movies(given, WatchFolder(directory=Path(), references=settings))
 
 
 def _console(*, json: bool) -> Console:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from komad import kernels
 from komad.config import AcquisitionSettings
 from komad.errors import MovieError, ReferenceFileError
 from komad.formats import references
-from komad.formats.movies import read_frames, read_header
+from komad.formats.movies import identify, read_frames, read_header
 from komad.ingest import sidecars
 from komad.ingest.acquisition import resolve
-from komad.model import ReferenceFile, References
+from komad.model import MovieFormat, ReferenceFile, References
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +48,14 @@ def spread_over(movies: Sequence[Path], at_most: int) -> list[Path]:
     """Choose so many, evenly spread over those given."""
     places = np.linspace(0, len(movies) - 1, min(at_most, len(movies))).round().astype(int)
     return [movies[place] for place in places]
+
+
+def format_of(movies: Sequence[Path]) -> MovieFormat | None:
+    """Format of the first movie that can be read; None where none can."""
+    for path in movies:
+        with suppress(MovieError):
+            return identify(path)
+    return None
 
 
 def movie_sums(

@@ -42,6 +42,14 @@ class Weight(StrEnum):
     PHASE_ONLY = "phase-only"
 
 
+class GainKind(StrEnum):
+    """What a gain reference is, as `references.gain_kind`."""
+
+    AUTO = "auto"
+    FACTOR = "factor"
+    RESPONSE = "response"
+
+
 # Input
 Movies = Annotated[
     # Each is tried when its turn comes: one that may not be read must not stop the others.
@@ -159,7 +167,7 @@ OpticsGroup = Annotated[
 Gain = Annotated[
     Path | None,
     typer.Option(
-        "--gain", help="Gain reference (.mrc, .tif, .gain); multiplies.", rich_help_panel=REFERENCES
+        "--gain", help="Gain reference (.mrc, .tif, .gain, .dm4); multiplies.", rich_help_panel=REFERENCES
     ),
 ]
 GainRot = Annotated[
@@ -181,6 +189,16 @@ GainFlip = Annotated[
         max=2,
         help="Then 1 upside down, 2 left to right, as -FlipGain.",
         show_default="0",
+        rich_help_panel=REFERENCES,
+    ),
+]
+GainMeaning = Annotated[
+    GainKind | None,
+    typer.Option(
+        "--gain-kind",
+        help="What the gain is: the factor, or the detector's response; auto: the response for EER movies, but for a "
+        ".gain file, else the factor.",
+        show_default="auto",
         rich_help_panel=REFERENCES,
     ),
 ]

@@ -45,6 +45,7 @@ def process(
     gain: option.Gain = None,
     gain_rot: option.GainRot = None,
     gain_flip: option.GainFlip = None,
+    gain_kind: option.GainMeaning = None,
     dark: option.Dark = None,
     defects: option.Defects = None,
     koma: option.Koma = False,
@@ -111,8 +112,8 @@ def _refuse_nonsense(given: Mapping[str, Any]) -> None:
         ),
         "--frame-doses tells the dose of each frame: leave --dose-per-frame out": "frame_doses" in given
         and "dose_per_frame" in given,
-        "--rot-gain and --flip-gain turn the gain reference: name it with --gain": "gain" not in given
-        and bool(given.get("gain_rot") or given.get("gain_flip")),
+        "--rot-gain, --flip-gain and --gain-kind are about the gain reference: name it with --gain": "gain" not in given
+        and bool(given.get("gain_rot") or given.get("gain_flip") or "gain_kind" in given),
         "--patches and --patch-overlap are for local motion: leave --no-local-motion out": global_only
         and ("n_patches" in given or "patch_overlap_percent" in given),
         "--b-factors needs --weight b-factor or --weight phase-only: the optimal weight has no B": optimal
@@ -190,6 +191,8 @@ def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
         values["frame_doses"] = read_frame_doses(values["frame_doses"])
     if "alignment_weight" in values:
         values["alignment_weight"] = values["alignment_weight"].value.replace("-", "_")
+    if "gain_kind" in values:
+        values["gain_kind"] = values["gain_kind"].value
     if values.get("reference_frame", "").isdigit():
         values["reference_frame"] = int(values["reference_frame"])
     return values

@@ -106,10 +106,12 @@ def _factor(
     gain = references.gain
     assert gain is not None
     image = read_gain(gain)
+    if references.gain_rows_as_eer:
+        image = image[::-1]
     ny, nx = image.shape
     for frames in (shape, shape[::-1]) if references.gain_rot % 2 == 0 else (shape[::-1], shape):
         if fits(image.shape, frames):
-            return factor_for(image, frames, is_response=False), (ny, nx)
+            return factor_for(image, frames, is_response=references.gain_is_response), (ny, nx)
     raise ReferenceFileError(
         f"{_sizes('gain', gain, (ny, nx), shape)}; give the reference of this camera and mode"
     )

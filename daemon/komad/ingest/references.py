@@ -10,10 +10,16 @@ from pathlib import Path
 from komad.config import ReferenceSettings
 from komad.errors import ReferenceFileError
 from komad.formats.atomic import atomic_file
-from komad.model import ReferenceFile, References
+from komad.model import MovieFormat, ReferenceFile, References
+
+FALCON_GAIN = ".gain"
+"""What Falcon's software calls its gain references. For EER movies RELION takes these files alone for factors, in the
+rows of the camera; all others for responses, in the rows that they have as pictures."""
 
 
-def bind(settings: ReferenceSettings, directory: Path | None) -> References:
+def bind(
+    settings: ReferenceSettings, directory: Path | None, movie_format: MovieFormat | None = None
+) -> References:
     """Bind the references that the configuration names to their present content.
 
     Parameters
@@ -22,16 +28,25 @@ def bind(settings: ReferenceSettings, directory: Path | None) -> References:
         `references` of the watched folder.
     directory
         Where the private copies are kept, as `<sha256><suffix>`; None makes no copies (one-off jobs).
+    movie_format
+        Of the movie that they are for: it decides what "auto" means. None while that is not known.
 
     Raises
     ------
     ReferenceFileError
         A file that is named is missing, empty or unreadable. Never a silent run without it.
     """
+    is_eer = movie_format is MovieFormat.EER
+    is_falcon_gain = settings.gain is not None and settings.gain.suffix.lower() == FALCON_GAIN
+    is_response = (
+        is_eer and not is_falcon_gain if settings.gain_kind == "auto" else settings.gain_kind == "response"
+    )
     return References(
         gain=_bind(settings.gain, "gain", directory),
         gain_rot=settings.gain_rot,
         gain_flip=settings.gain_flip,
+        gain_is_response=settings.gain is not None and is_response,
+        gain_rows_as_eer=is_eer and is_falcon_gain,
         dark=_bind(settings.dark, "dark", directory),
         defects=_bind(settings.defects, "defects", directory),
     )

@@ -154,8 +154,20 @@ class References:
     """0-3: the gain is np.rot90(gain, -gain_rot), in MRC row order, before the flip."""
     gain_flip: int = 0
     """0 none, 1 `[::-1, :]`, 2 `[:, ::-1]`, after the rotation."""
+    gain_is_response: bool = False
+    """The file holds what the detector counts in even light, and the factor is mean / response; else the factor."""
+    gain_rows_as_eer: bool = False
+    """Its first row is that of the frames: a `.gain` of an EER movie. The first row of another TIFF is the last."""
     dark: ReferenceFile | None = None
     defects: ReferenceFile | None = None
+
+    def as_relion_reads(self, kind: MovieFormat) -> bool:
+        """Whether RELION finds the same factor in the file of the gain, which it takes as it lies."""
+        if self.gain is None or self.gain_rot or self.gain_flip:
+            return False
+        suffix = self.gain.original_path.suffix.lower()
+        is_response = kind is MovieFormat.EER and suffix != ".gain"
+        return suffix in {".mrc", ".tif", ".tiff", ".gain"} and is_response == self.gain_is_response
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,7 @@ def series_of(movie: Movie, folder: Path) -> str:
     """Name of the series of a movie found under the watched `folder`: the same for the same camera mode and references.
 
     A hash over the folder, size and type of the frames, the camera's name (where a sidecar told it in time), the
-    content of gain and dark, and how the gain is turned. The number of frames is free. Never ''.
+    content of gain and dark, how the gain is turned and what it means. The number of frames is free. Never ''.
     """
     header, references = movie.header, movie.references
     facts = (
@@ -28,6 +28,8 @@ def series_of(movie: Movie, folder: Path) -> str:
         references.gain and references.gain.sha256,
         references.gain_rot,
         references.gain_flip,
+        references.gain_is_response,
+        references.gain_rows_as_eer,
         references.dark and references.dark.sha256,
     )
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

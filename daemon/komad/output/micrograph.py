@@ -270,6 +270,8 @@ def bound_values(movie: Movie) -> dict[str, object]:
             "gain": _reference(references.gain),
             "gain_rot": references.gain_rot,
             "gain_flip": references.gain_flip,
+            "gain_is_response": references.gain_is_response,
+            "gain_rows_as_eer": references.gain_rows_as_eer,
             "dark": _reference(references.dark),
             "defects": _reference(references.defects),
         },

@@ -61,8 +61,7 @@ def _general(
         "rlnImageSizeZ": header.n_frames,
         "rlnMicrographMovieName": str(movie.path),
     }
-    # RELION takes the file named here as it lies, so a gain that must be turned first cannot be named.
-    if references.gain is not None and not references.gain_rot and not references.gain_flip:
+    if references.gain is not None and references.as_relion_reads(header.format):
         values["rlnMicrographGainName"] = str(references.gain.original_path)
     values["rlnMicrographBinning"] = processing.bin_factor
     if acquisition.pixel_size_angstrom is not None:

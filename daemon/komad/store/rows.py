@@ -224,6 +224,8 @@ def references_values(references: References) -> dict[str, Any]:
         "gain": plain(references.gain),
         "gain_rot": references.gain_rot,
         "gain_flip": references.gain_flip,
+        "gain_is_response": references.gain_is_response,
+        "gain_rows_as_eer": references.gain_rows_as_eer,
         "dark": plain(references.dark),
         "defects": plain(references.defects),
     }
@@ -241,6 +243,8 @@ def _references_from(values: Mapping[str, Any]) -> References:
         gain=file(values["gain"]),
         gain_rot=values["gain_rot"],
         gain_flip=values["gain_flip"],
+        gain_is_response=values.get("gain_is_response", False),
+        gain_rows_as_eer=values.get("gain_rows_as_eer", False),
         dark=file(values["dark"]),
         defects=file(values["defects"]),
     )
