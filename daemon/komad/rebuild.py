@@ -19,6 +19,7 @@ from typing import Any
 from komad.app import locked, reference_directory
 from komad.config import Processing, Settings
 from komad.errors import KomadError, MovieError, OutputError
+from komad.formats.copies import ARCHIVE_SUFFIXES, COPY_SUFFIX
 from komad.formats.mrcz import read_metadata
 from komad.ingest import missing_parameters
 from komad.model import (
@@ -30,6 +31,7 @@ from komad.model import (
     References,
     series_of,
 )
+from komad.output.manifest import archived_metadata
 from komad.output.micrograph import SUFFIXES
 from komad.output.session import PROCESSED, SESSION
 from komad.store import StackSumRow
@@ -171,11 +173,12 @@ def _all_details(output: Path, report: Report) -> Iterator[tuple[str, dict[str, 
 
 def _all_archives(directory: Path, report: Report) -> Iterator[tuple[str, tuple[Path, dict[str, Any]]]]:
     """(stem, (path, metadata)) of every archive that is one of a komad."""
-    for path in sorted(directory.glob("*.mrcz")):
+    copied = archived_metadata(directory)
+    for path in sorted(it for suffix in ARCHIVE_SUFFIXES for it in directory.glob(f"*{suffix}")):
         if path.name.startswith("."):
             continue
         try:
-            metadata = read_metadata(path)
+            metadata = copied.get(path.name, {}) if path.suffix == COPY_SUFFIX else read_metadata(path)
         except MovieError as error:
             report.unknown.append(str(error))
             continue
@@ -250,8 +253,6 @@ def _references(values: Mapping[str, Any], directory: Path) -> References:
         gain=file(values["gain"]),
         gain_rot=values["gain_rot"],
         gain_flip=values["gain_flip"],
-        gain_is_response=values.get("gain_is_response", False),
-        gain_rows_as_eer=values.get("gain_rows_as_eer", False),
         dark=file(values["dark"]),
         defects=file(values["defects"]),
     )
@@ -374,7 +375,11 @@ def _with_stack_sums(
         report.n_sums_kept += row is not None
         if row is None and one.archive is not None:
             with suppress(KomadError):  # KOMA does without it
-                row = stack_sums.save(directory, one.movie, sum_again(one.movie, read_archive(one.archive)))
+                row = stack_sums.save(
+                    directory,
+                    one.movie,
+                    sum_again(one.movie, read_archive(one.archive, one.movie.header.eer)),
+                )
                 report.n_sums_made += 1
         rows[one.movie.movie_id] = row
     return [replace(each, stack_sum=rows.get(each.movie.movie_id)) for each in known]

@@ -150,9 +150,38 @@ class Manifest:
             self.removed_bytes += int(line["source_bytes"])
 
 
-def record_archive(directory: Path, entry: ArchiveEntry) -> None:
-    """Say that an archive is finished. Errors as `_append`."""
-    _append(directory, Event.ARCHIVED, asdict(entry) | asdict(Moment.now()))
+def record_archive(
+    directory: Path, entry: ArchiveEntry, *, metadata: Mapping[str, object] | None = None
+) -> None:
+    """Say that an archive is finished, with what is bound to its movie where the archive itself has no place for it.
+
+    Errors as `_append`.
+    """
+    bound = {} if metadata is None else {"metadata": metadata}
+    _append(directory, Event.ARCHIVED, asdict(entry) | asdict(Moment.now()) | bound)
+
+
+def archived_metadata(directory: Path) -> dict[str, dict[str, Any]]:
+    """Name of the archive -> what `record_archive` was given to keep with it. Without a manifest there is none.
+
+    Raises
+    ------
+    OutputError
+        The manifest cannot be read.
+    """
+    path, found = directory / MANIFEST, {}
+    try:
+        with path.open("rb") as file:
+            for text in file:
+                with suppress(ValueError, KeyError, TypeError, RecursionError):
+                    line = json.loads(text)
+                    if line["event"] == Event.ARCHIVED and isinstance(line.get("metadata"), dict):
+                        found[str(line["archive"])] = line["metadata"]
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}") from error
+    return found
 
 
 def record_removal(directory: Path, entry: ArchiveEntry, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""The archive job: the camera's file, read once and checked, becomes a lossless copy and a stack sum."""
+"""The archive job: the camera's file, read once and checked, becomes a lossless archive and a stack sum."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from komad.config import Archive, Processing
 from komad.errors import ArchiveError, MovieChangedError, MovieError, MovieMissingError, OutputError
 from komad.formats import movies, references
 from komad.formats.atomic import make_directory
-from komad.formats.mrcz import FileChecksum, checksum_mrcz, read_metadata, write_mrcz
+from komad.formats.copies import COPY_SUFFIX, checksum_archive, write_copy
+from komad.formats.mrcz import FileChecksum, read_metadata, write_mrcz
 from komad.formats.source import SourceFile
-from komad.model import Movie, StackSum
+from komad.model import EerRendering, Movie, MovieFormat, StackSum
 from komad.output.manifest import ArchiveEntry, Manifest, record_archive
 from komad.output.micrograph import bound_values
 from komad.pipeline import sum_stack
@@ -50,15 +51,31 @@ class ArchiveResult:
 
 
 def archive_path(movie: Movie, directory: Path) -> Path:
-    """Where a movie's archive lies."""
-    return directory / f"{movie.stem}.mrcz"
+    """Where a movie's archive lies: an MRCZ file, but a copy of the file itself where the movie is EER."""
+    return directory / f"{movie.stem}{COPY_SUFFIX if _is_copied(movie) else '.mrcz'}"
+
+
+def _is_copied(movie: Movie) -> bool:
+    """Whether the archive is the file itself: frames would tell less than the electrons they were made of."""
+    return movie.header.format is MovieFormat.EER
 
 
 def find_archive(movie: Movie, directory: Path) -> Path | None:
     """The movie's archive, if it is there and is of this movie, not of another one of the same name."""
     path = archive_path(movie, directory)
-    bound = _archived_movie(path)
-    return path if bound is not None and bound.get("fingerprint_sha256") == movie.fingerprint else None
+    return path if _archived_fingerprint(path) == movie.fingerprint else None
+
+
+def _archived_fingerprint(path: Path) -> str | None:
+    """Fingerprint of the movie that an archive is of; None when nothing is there, or nothing that can be read."""
+    if path.suffix != COPY_SUFFIX:
+        bound = _archived_movie(path)
+        return None if bound is None else str(bound.get("fingerprint_sha256"))
+    try:
+        with SourceFile(path) as archive:
+            return archive.fingerprint()
+    except MovieError:
+        return None
 
 
 def read_source(movie: Movie, *, on_frame: Callable[[int], None] | None = None) -> Array:
@@ -74,7 +91,7 @@ def read_source(movie: Movie, *, on_frame: Callable[[int], None] | None = None) 
         The file is gone, another one, or damaged.
     """
     check_unchanged(movie)
-    frames = movies.read_frames(movie.path, on_frame=on_frame)
+    frames = movies.read_frames(movie.path, movie.header.eer, on_frame=on_frame)
     check_unchanged(movie)
     return frames
 
@@ -96,7 +113,7 @@ def find_verified_archive(movie: Movie, directory: Path) -> Path | None:
     if path is None or line is None or line.entry.fingerprint_sha256 != movie.fingerprint:
         return None
     try:
-        found = checksum_mrcz(path)
+        found = checksum_archive(path)
     except MovieError as error:
         raise ArchiveError(f"{movie.path} is gone, and its archive is damaged: {error}") from error
     if found != FileChecksum(n_bytes=line.entry.archive_bytes, xxh3=line.entry.archive_xxh3):
@@ -107,8 +124,10 @@ def find_verified_archive(movie: Movie, directory: Path) -> Path | None:
     return path
 
 
-def read_archive(path: Path, *, on_frame: Callable[[int], None] | None = None) -> Array:
-    """Read the frames of an archive.
+def read_archive(
+    path: Path, rendering: EerRendering | None = None, *, on_frame: Callable[[int], None] | None = None
+) -> Array:
+    """Read the frames of an archive; `rendering` is that of its movie where that is EER (`Movie.header.eer`).
 
     Raises
     ------
@@ -116,7 +135,7 @@ def read_archive(path: Path, *, on_frame: Callable[[int], None] | None = None) -
         It is gone or damaged.
     """
     try:
-        return movies.read_frames(path, on_frame=on_frame)
+        return movies.read_frames(path, rendering, on_frame=on_frame)
     except MovieError as error:
         raise ArchiveError(f"the archive cannot be read: {error}; retry the movie's archive job") from error
 
@@ -182,7 +201,8 @@ def archive_movie(
             path = archive_path(movie, directory)
             source = digest.result()
             file = _write(path, movie, frames, archive, sha256=source.sha256, on_frame=on_frame)
-            record_archive(directory, _entry(movie, path, file, source))
+            metadata = archive_metadata(movie, sha256=source.sha256) if _is_copied(movie) else None
+            record_archive(directory, _entry(movie, path, file, source), metadata=metadata)
     written = perf_counter()
     return ArchiveResult(
         path=path,
@@ -210,7 +230,9 @@ def _write(
     on_frame: Callable[[int], None] | None,
 ) -> FileChecksum:
     make_directory(path.parent)
-    _refuse_another(path, sha256)
+    _refuse_another(path, movie, sha256)
+    if _is_copied(movie):
+        return write_copy(path, movie.path, sha256=sha256)
     return write_mrcz(
         path,
         frames,
@@ -239,14 +261,27 @@ def _entry(movie: Movie, path: Path, file: FileChecksum, source: _Digests) -> Ar
     )
 
 
-def _refuse_another(path: Path, sha256: str) -> None:
+def _refuse_another(path: Path, movie: Movie, sha256: str) -> None:
     """Raise OutputError when the archive of another movie lies there: it may be the last copy of its movie."""
-    other = _archived_movie(path)
+    other = _archived_movie(path) if path.suffix != COPY_SUFFIX else _copied_movie(path, movie)
     if other is not None and other.get("sha256") not in {None, sha256}:
         raise OutputError(
             f"{path} is the archive of another movie of the same name ({other.get('path')}); it is kept: move it "
             "away, or set another output.directory or output.archive_directory"
         )
+
+
+def _copied_movie(path: Path, movie: Movie) -> dict[str, Any] | None:
+    """What a copy says of the movie it is of, which may be a damaged copy of `movie`; None when nothing is there."""
+    if not path.exists():
+        return None
+    manifest = Manifest(path.parent)
+    manifest.refresh()
+    line = manifest.lines.get(path.name)
+    if line is not None:
+        return {"path": line.entry.source, "sha256": line.entry.source_sha256}
+    same = _archived_fingerprint(path) == movie.fingerprint
+    return {"path": "unknown", "sha256": None if same else "another"}
 
 
 def _archived_movie(path: Path) -> dict[str, Any] | None:

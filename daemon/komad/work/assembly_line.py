@@ -177,14 +177,15 @@ class AssemblyLine:
         directory = self._settings.archive_directory
         if job.kind is JobKind.CORRECT:
             archive = find_archive(movie, directory)
-            return read_source(movie) if archive is None else read_archive(archive), None
+            frames = read_source(movie) if archive is None else read_archive(archive, movie.header.eer)
+            return frames, None
         try:
             return read_source(movie), None
         except MovieMissingError:
             kept = find_verified_archive(movie, directory)
             if kept is None:
                 raise
-            return read_archive(kept), kept
+            return read_archive(kept, movie.header.eer), kept
 
     def _wait_until_alone(self, job: Job | None) -> None:
         """Wait until no job but this one is in hand, or the worker stops."""

@@ -1,8 +1,9 @@
 """Clean-up: the camera's file is removed once its archive is proven to hold the same frames. Off by default.
 
 Everything that must hold is looked at again in the moment of the removal: archive and movie are read from their disks
-and compared, frame by frame. Whatever cannot be looked at, or goes wrong, keeps the movie. A kill at any point leaves
-the movie, or its proven archive and a line of the manifest that says why the movie is gone.
+and compared, frame by frame, or byte by byte where the archive is a copy. Whatever cannot be looked at, or goes wrong,
+keeps the movie. A kill at any point leaves the movie, or its proven archive and a line of the manifest that says why
+the movie is gone.
 
 The daemon runs it in a process of its own, `python -m komad.work.cleanup`, the settings as JSON on standard input: it
 may hang in a lost mount, or be killed, and nothing else notices.
@@ -22,6 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +33,11 @@ from komad import log
 from komad.config import Settings
 from komad.errors import AlreadyRunningError, KomadError, ParameterError
 from komad.formats.atomic import sync_folder
+from komad.formats.copies import ARCHIVE_SUFFIXES, checksum_archive
 from komad.formats.movies import MovieReader, open_movie
-from komad.formats.mrcz import FileChecksum, checksum_mrcz
-from komad.model import JobState
+from komad.formats.mrcz import FileChecksum
+from komad.formats.source import SourceFile
+from komad.model import JobState, MovieFormat
 from komad.output.manifest import ArchiveEntry, ArchiveLine, Event, Manifest, Moment, record_removal
 from komad.store import Store
 from komad.store.listing import SourceLine, list_sources
@@ -188,7 +192,7 @@ class Cleaner:
     # What must hold, without reading frames.
 
     def _judge(self, source: SourceLine, *, is_shared: bool) -> Verdict:
-        line = self._manifest.lines.get(f"{source.stem}.mrcz")
+        line = self._line_of(source)
         try:
             fate, reason = next(self._objections(source, line, is_shared=is_shared), (Fate.DUE, ""))
         except FileNotFoundError:
@@ -197,6 +201,12 @@ class Cleaner:
         except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
             fate, reason = Fate.KEPT, f"cannot be looked at: {error}"
         return Verdict(source=source, line=line, fate=fate, reason=reason)
+
+    def _line_of(self, source: SourceLine) -> ArchiveLine | None:
+        """What the manifest says of the movie's archive; of another movie's of this name, if it has no other."""
+        lines = [self._manifest.lines.get(f"{source.stem}{suffix}") for suffix in ARCHIVE_SUFFIXES]
+        there = sorted(filter(None, lines), key=lambda line: not _is_of(line.entry, source))
+        return there[0] if there else None
 
     def _objections(
         self, source: SourceLine, line: ArchiveLine | None, *, is_shared: bool
@@ -321,11 +331,14 @@ class Cleaner:
 
     def _differences(self, movie: MovieReader, kept: MovieReader, entry: ArchiveEntry) -> Iterator[str]:
         """Read both from their disks and compare them: what they were with what they are, and with each other."""
-        if checksum_mrcz(kept.path) != FileChecksum(n_bytes=entry.archive_bytes, xxh3=entry.archive_xxh3):
+        if checksum_archive(kept.path) != FileChecksum(n_bytes=entry.archive_bytes, xxh3=entry.archive_xxh3):
             yield f"its archive {kept.path} is not what it was when it was made: its checksum differs"
         movie.forget_cached()
         if movie.xxh3() != entry.source_xxh3:
             yield "its content is not what was archived: its checksum differs"
+        if movie.header.format is MovieFormat.EER:
+            yield from self._differences_of_bytes(movie, kept)
+            return
         if movie.bytes_behind:
             yield f"{movie.bytes_behind} bytes behind its last frame are in no archive"
         if movie.header.shape != kept.header.shape:
@@ -337,6 +350,21 @@ class Cleaner:
             mine, theirs = movie.read_frame(index), kept.read_frame(index)
             if mine.dtype != theirs.dtype or not np.array_equal(mine.view(np.uint8), theirs.view(np.uint8)):
                 yield f"{movie.frame_name(index)} is not the same in its archive {kept.path}"
+
+    def _differences_of_bytes(self, movie: MovieReader, kept: MovieReader) -> Iterator[str]:
+        """Compare a movie with the copy that is its archive."""
+        place = 0
+        with SourceFile(movie.path) as one, SourceFile(kept.path) as other:
+            if [*map(_identity, (one.status(), other.status()))] != [
+                *map(_identity, (movie.status(), kept.status()))
+            ]:
+                yield "the movie or its archive changed while they were compared"
+            for mine, theirs in zip_longest(one.blocks(), other.blocks(), fillvalue=b""):
+                if not self._go_on():
+                    yield STOPPED
+                if mine != theirs:
+                    yield f"it is not the same in its archive {kept.path}, from byte {place} on"
+                place += len(mine)
 
     def _why_changed(self, source: SourceLine, entry: ArchiveEntry) -> str:
         """What the database and the manifest say now, the comparison having taken its time."""

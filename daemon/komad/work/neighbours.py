@@ -65,7 +65,8 @@ class Neighbours:
         logger.warning("stack sum is lost or damaged, made again", movie=movie.stem, movie_id=movie.movie_id)
         try:
             archive = find_archive(movie, self._settings.archive_directory)
-            return sum_again(movie, read_source(movie) if archive is None else read_archive(archive))
+            frames = read_source(movie) if archive is None else read_archive(archive, movie.header.eer)
+            return sum_again(movie, frames)
         except KomadError as error:
             logger.warning(
                 "stack sum cannot be made again", movie=movie.stem, code=error.code, error=str(error)

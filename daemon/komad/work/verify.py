@@ -11,7 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from komad.errors import KomadError, ParameterError
-from komad.formats.mrcz import FileChecksum, checksum_mrcz
+from komad.formats.copies import ARCHIVE_SUFFIXES, checksum_archive
+from komad.formats.mrcz import FileChecksum
 from komad.output.manifest import ArchiveLine, Manifest
 
 
@@ -23,7 +24,7 @@ class Trouble(StrEnum):
     DAMAGED = "damaged"
     """It cannot be read, or is not what it was when it was made."""
     UNLISTED = "unlisted"
-    """The manifest has no line of it; its own checksums hold."""
+    """The manifest has no line of it; it is sound in itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +91,7 @@ def verify(
     manifest.refresh()
     there = _archives_in(directory)
     if not there and not manifest.lines:
-        raise ParameterError(f"{directory} holds no archives (*.mrcz) and no {manifest.path.name}")
+        raise ParameterError(f"{directory} holds no archives (*.mrcz, *.eer) and no {manifest.path.name}")
     listed = {name for name, line in manifest.lines.items() if since is None or line.at >= since}
     names = sorted(listed | (there - manifest.lines.keys() if since is None else set()))
     on_start(len(names))
@@ -119,7 +120,7 @@ def _archives_in(directory: Path) -> set[str]:
             return {
                 entry.name
                 for entry in entries
-                if entry.name.endswith(".mrcz") and not entry.name.startswith(".")
+                if entry.name.endswith(ARCHIVE_SUFFIXES) and not entry.name.startswith(".")
             }
     except OSError as error:
         raise ParameterError(f"{directory} cannot be read: {error.strerror}") from error
@@ -142,7 +143,7 @@ def _compare(path: Path, line: ArchiveLine | None) -> tuple[tuple[Trouble, str] 
     size_bytes = 0
     try:
         size_bytes = path.stat().st_size
-        found = checksum_mrcz(path)
+        found = checksum_archive(path)
     except FileNotFoundError:
         return (Trouble.MISSING, "it is not there"), 0
     except OSError as error:
@@ -155,7 +156,7 @@ def _compare(path: Path, line: ArchiveLine | None) -> tuple[tuple[Trouble, str] 
 def _difference(found: FileChecksum, line: ArchiveLine | None) -> tuple[Trouble, str] | None:
     """Say how an archive whose frames are sound differs from the one that was made."""
     if line is None:
-        return Trouble.UNLISTED, "the manifest does not have it; its own checksums hold"
+        return Trouble.UNLISTED, "the manifest does not have it; it is sound in itself"
     entry = line.entry
     if found.n_bytes != entry.archive_bytes:
         return Trouble.DAMAGED, f"it has {found.n_bytes} bytes and had {entry.archive_bytes} when it was made"
