@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 from komad.simulate import MovieSpec
-from tests.bench import accuracy, archive, folder, gpu, koma, queue, scaling, single, status
+from tests.bench import accuracy, archive, folder, gpu, koma, queue, scaling, session, single, status
 from tests.bench.suite import CASES
 
-PARTS = ("archive", "queue", "status", "single", "folder", "scaling", "koma", "accuracy")
+PARTS = ("archive", "queue", "session", "status", "single", "folder", "scaling", "koma", "accuracy")
 ON_A_GPU = "gpu"
 """Only where it is asked for: it fails where there is none."""
 
@@ -25,7 +25,7 @@ def main() -> None:
         place = arguments.keep or Path(temporary)
         one_movie = place / f"{nx}x{ny}x{spec.n_frames}"
         print(f"{os.cpu_count()} cores", flush=True)
-        for part in (archive, queue, status):
+        for part in (archive, queue, session, status):
             if part.__name__.rsplit(".", 1)[-1] in arguments.parts:
                 part.main()
         if "single" in arguments.parts:

@@ -101,7 +101,7 @@ class Session:
                 | {"movie_id": movie.movie_id, "sequence": movie.sequence}
                 for movie in store.finished_since(0)
             )
-        index.flush()
+        index.end(is_complete=True)
         return results(output)
 
 

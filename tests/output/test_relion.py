@@ -4,47 +4,36 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import starfile
 
-from komad.formats import star
 from komad.formats.star import read_star
 from komad.model.motion import early_late_px, path_length_px
-from komad.output.relion import MicrographRow, Optics, session_tables
+from komad.output.corrected import NAME
+from komad.output.relion import MicrographRow, SessionLayout
 from tests.output.conftest import Write
+from tests.output.test_corrected import OPTICS, row, table
 
 TUTORIAL = Path(__file__).parents[3] / "shared" / "data" / "relion_tutorial"
 
-OPTICS = Optics(
-    name="opticsGroup1",
-    movie_pixel_size_angstrom=0.415,
-    pixel_size_angstrom=0.83,
-    voltage_kv=300.0,
-    cs_mm=2.7,
-    amplitude_contrast=0.1,
-)
 
-
-def row(name: str, optics: Optics = OPTICS, *, spectrum: bool = True, weighted: bool = True) -> MicrographRow:
-    """A line of the index."""
-    return MicrographRow(
-        name=f"{name}.mrc",
-        metadata=f"{name}.star",
-        name_no_dw=f"{name}_noDW.mrc" if weighted else f"{name}.mrc",
-        power_spectrum=f"{name}_PS.mrc" if spectrum else "",
-        optics=optics,
-        motion_px=(3.0, 1.0, 2.0),
-    )
+def index_tables(*rows: MicrographRow) -> tuple[Mapping[str, Any], Mapping[str, list[Any]]]:
+    """Columns of the optics groups and of the micrographs."""
+    layout = SessionLayout.of(rows)
+    values = zip(*map(layout.values, rows), strict=True)
+    return layout.optics().columns, dict(zip(layout.labels, map(list, values), strict=True))
 
 
 def test_index_has_relions_columns() -> None:
     """One optics group, and per micrograph the names, the group and the motion."""
-    optics, micrographs = session_tables([row("a"), row("b")])
-    assert dict(optics.columns) == {
+    optics, micrographs = index_tables(row("a"), row("b"))
+    assert dict(optics) == {
         "rlnOpticsGroupName": ["opticsGroup1"],
         "rlnOpticsGroup": [1],
         "rlnMicrographOriginalPixelSize": [0.415],
@@ -53,34 +42,33 @@ def test_index_has_relions_columns() -> None:
         "rlnAmplitudeContrast": [0.1],
         "rlnMicrographPixelSize": [0.83],
     }
-    assert micrographs.columns["rlnMicrographName"] == ["a.mrc", "b.mrc"]
-    assert micrographs.columns["rlnMicrographNameNoDW"] == ["a_noDW.mrc", "b_noDW.mrc"]
-    assert micrographs.columns["rlnCtfPowerSpectrum"] == ["a_PS.mrc", "b_PS.mrc"]
-    assert micrographs.columns["rlnAccumMotionLate"] == [2.0, 2.0]
+    assert micrographs["rlnMicrographName"] == ["a.mrc", "b.mrc"]
+    assert micrographs["rlnMicrographNameNoDW"] == ["a_noDW.mrc", "b_noDW.mrc"]
+    assert micrographs["rlnCtfPowerSpectrum"] == ["a_PS.mrc", "b_PS.mrc"]
+    assert micrographs["rlnAccumMotionLate"] == [2.0, 2.0]
 
 
 def test_groups_that_differ_are_kept_apart() -> None:
     """The same name with another voltage is a group of its own, never one that takes a name in use."""
     other = replace(OPTICS, voltage_kv=200.0)
     taken = replace(OPTICS, name="opticsGroup1-2")
-    optics, micrographs = session_tables([row("a"), row("b", taken), row("c", other), row("d")])
-    assert optics.columns["rlnOpticsGroupName"] == ["opticsGroup1", "opticsGroup1-2", "opticsGroup1-3"]
-    assert optics.columns["rlnVoltage"] == [300.0, 300.0, 200.0]
-    assert micrographs.columns["rlnOpticsGroup"] == [1, 2, 3, 1]
+    optics, micrographs = index_tables(row("a"), row("b", taken), row("c", other), row("d"))
+    assert optics["rlnOpticsGroupName"] == ["opticsGroup1", "opticsGroup1-2", "opticsGroup1-3"]
+    assert optics["rlnVoltage"] == [300.0, 300.0, 200.0]
+    assert micrographs["rlnOpticsGroup"] == [1, 2, 3, 1]
 
 
 def test_a_column_that_some_lack_is_left_out_or_true() -> None:
     """Without a spectrum for all there is no such column; an unweighted micrograph is its own unweighted sum."""
-    _, micrographs = session_tables([row("a"), row("b", spectrum=False, weighted=False)])
-    assert "rlnCtfPowerSpectrum" not in micrographs.columns
-    assert micrographs.columns["rlnMicrographNameNoDW"] == ["a_noDW.mrc", "b.mrc"]
+    _, micrographs = index_tables(row("a"), row("b", power_spectrum="", name_no_dw="b.mrc"))
+    assert "rlnCtfPowerSpectrum" not in micrographs
+    assert micrographs["rlnMicrographNameNoDW"] == ["a_noDW.mrc", "b.mrc"]
 
 
 def test_starfile_reads_the_index(tmp_path: Path) -> None:
     """The package that others use reads our tables."""
-    path = tmp_path / "corrected_micrographs.star"
-    path.write_text(star.dumps(session_tables([row("a"), row("b")])))
-    tables = starfile.read(path)
+    table(tmp_path, {"a": row("a"), "b": row("b")})
+    tables = starfile.read(tmp_path / NAME)
     assert list(tables["micrographs"]["rlnMicrographName"]) == ["a.mrc", "b.mrc"]
     assert float(tables["optics"]["rlnVoltage"].iloc[0]) == 300.0
 
@@ -115,8 +103,9 @@ def test_our_columns_are_relions(write: Write, tmp_path: Path) -> None:
     for name in ("general", "global_shift", "hot_pixels"):
         assert set(ours[name].columns) <= set(theirs[name].columns)
     index = read_star(TUTORIAL / "corrected_micrographs.star")
-    for table in session_tables([row("a")]):
-        assert set(table.columns) - {"rlnMicrographNameNoDW"} <= set(index[table.name].columns)
+    optics, micrographs = index_tables(row("a", even="", odd="", pre_exposure=None))
+    assert set(optics) <= set(index["optics"].columns)
+    assert set(micrographs) - {"rlnMicrographNameNoDW"} <= set(index["micrographs"].columns)
 
 
 @pytest.mark.relion
@@ -124,7 +113,7 @@ def test_our_columns_are_relions(write: Write, tmp_path: Path) -> None:
 def test_relion_reads_index_and_motion(write: Write, tmp_path: Path) -> None:
     """RELION's own reader gives back what was written."""
     write()
-    (tmp_path / "corrected_micrographs.star").write_text(star.dumps(session_tables([row("FoilHole_1")])))
+    table(tmp_path, {"FoilHole_1": row("FoilHole_1")})
 
     def relion(file: str, table: str, *labels: str) -> list[str]:
         command = ["relion_star_printtable", file, f"data_{table}", *labels]

@@ -5,25 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from komad.errors import DiskFullError, OutputError
+from komad.formats import atomic
 from komad.formats.star import read_star
-from komad.output import session
 from komad.output.session import SessionIndex
-
-
-class Clock:
-    """Time that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def summary(number: int, *, stem: str | None = None, **changes: Any) -> dict[str, Any]:
@@ -140,42 +131,44 @@ def test_free_stem_spares_the_files_of_others(tmp_path: Path) -> None:
     assert index.free_stem("a_XX", Path("/data/a_XX.mrc")) == "a_XX"
 
 
-def test_star_is_rewritten_every_few_seconds_only(tmp_path: Path) -> None:
-    """The first movie shows at once, the next after the interval or at the flush; the line is always there."""
-    clock = Clock()
-    index = SessionIndex(tmp_path, clock=clock)
-    index.publish([summary(1)])
-    index.publish([summary(2)])
-    assert names(tmp_path) == ["movie_1.mrc"]
-    assert lines(tmp_path) == [1, 2]
-    clock.now += session.MIN_REWRITE_INTERVAL_S
-    index.publish([])
-    assert len(names(tmp_path)) == 2
-    index.publish([summary(3)])
-    index.flush()
-    assert len(names(tmp_path)) == 3
+def test_movies_show_at_once_in_all_three(tmp_path: Path) -> None:
+    """Singly, in a burst, and when a movie is made again."""
+    index = SessionIndex(tmp_path)
+    for batch in ([summary(1)], [summary(2)], [summary(3), summary(4)], [summary(5, stem="movie_2")]):
+        index.publish(batch)
+        assert len(names(tmp_path)) == json.loads((tmp_path / "session.json").read_text())["n_micrographs"]
+    assert names(tmp_path) == [f"movie_{number}.mrc" for number in range(1, 5)]
+    assert lines(tmp_path) == [1, 2, 3, 4, 5]
 
 
-def test_star_that_is_slow_to_write_is_written_less_often(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A rewrite of 3 s is not repeated before a minute has passed."""
-    clock = Clock()
+def test_the_table_has_what_tomograms_need(tmp_path: Path) -> None:
+    """The halves and the exposure before the movie, where the summaries have them."""
+    tilt = summary(1, exposure_before=12.5)
+    tilt["files"] |= {"even": "movie_1_EVN.mrc", "odd": "movie_1_ODD.mrc"}
+    SessionIndex(tmp_path).publish([tilt])
+    columns = read_star(tmp_path / "corrected_micrographs.star")["micrographs"].columns
+    assert columns["rlnMicrographPreExposure"] == [12.5]
+    assert columns["rlnMicrographNameEven"] == ["movie_1_EVN.mrc"]
+    assert columns["rlnMicrographNameOdd"] == ["movie_1_ODD.mrc"]
 
-    def slow(*_: object) -> str:
-        clock.now += 3.0
-        return "x"
 
-    index = SessionIndex(tmp_path, clock=clock)
-    monkeypatch.setattr(session.star, "dumps", slow)
-    index.publish([summary(1)])
-    monkeypatch.undo()
-    clock.now += 59.0
-    index.publish([summary(2)])
-    assert (tmp_path / "corrected_micrographs.star").read_text() == "x"
-    clock.now += 2.0
-    index.publish([])
-    assert len(names(tmp_path)) == 2
+def state(directory: Path) -> str:
+    """What `session.json` says of the session."""
+    return str(json.loads((directory / "session.json").read_text())["state"])
+
+
+def test_session_tells_whether_more_is_to_come(tmp_path: Path) -> None:
+    """Running from the start on; complete or stopped when komad ends; running again afterwards."""
+    with SessionIndex(tmp_path) as index:
+        index.publish([])
+        assert state(tmp_path) == "running"
+    assert state(tmp_path) == "complete"
+    with suppress(KeyboardInterrupt), SessionIndex(tmp_path) as index:
+        index.publish([summary(1)])
+        raise KeyboardInterrupt
+    assert state(tmp_path) == "stopped"
+    SessionIndex(tmp_path).publish([])
+    assert state(tmp_path) == "running"
 
 
 def test_a_full_disk_appends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +179,7 @@ def test_a_full_disk_appends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(session.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(DiskFullError, match=r"processed\.jsonl"):
         index.publish([summary(2)])
     monkeypatch.undo()
@@ -204,6 +197,6 @@ def test_a_foreign_line_is_an_error_that_names_it(tmp_path: Path) -> None:
 
 def test_no_star_without_micrographs(tmp_path: Path) -> None:
     """RELION refuses an index without rows."""
-    SessionIndex(tmp_path).flush()
+    SessionIndex(tmp_path).end(is_complete=False)
     assert not (tmp_path / "corrected_micrographs.star").exists()
     assert json.loads((tmp_path / "session.json").read_text())["n_micrographs"] == 0

@@ -34,11 +34,15 @@ def process(
     skip_done: option.SkipDone = False,
     tilt: option.Tilt = None,
     tilt_series_mdoc: option.TiltMdoc = None,
+    eer_grouping: option.EerGrouping = None,
+    eer_dose_per_frame: option.EerDosePerFrame = None,
+    eer_upsampling: option.EerUpsampling = None,
     pixel_size_angstrom: option.PixelSize = None,
     voltage_kv: option.Voltage = None,
     cs_mm: option.Cs = None,
     amplitude_contrast: option.AmplitudeContrast = None,
     dose_per_frame: option.DosePerFrame = None,
+    total_dose: option.TotalDose = None,
     frame_doses: option.FrameDoses = None,
     pre_exposure: option.PreExposure = None,
     optics_group: option.OpticsGroup = None,
@@ -110,7 +114,11 @@ def _refuse_nonsense(given: Mapping[str, Any]) -> None:
         "--tilt is the angle of the first tilt and the step to the next, in degrees: neither is above 180": not all(
             abs(angle) <= MAX_TILT_DEGREE for angle in given.get("tilt", ())
         ),
-        "--frame-doses tells the dose of each frame: leave --dose-per-frame out": "frame_doses" in given
+        "--frame-doses tells the dose of each frame: leave --dose-per-frame and --total-dose out": "frame_doses"
+        in given
+        and ("dose_per_frame" in given or "total_dose" in given),
+        "--total-dose and --dose-per-frame are one value in two forms: give one of them": "total_dose"
+        in given
         and "dose_per_frame" in given,
         "--rot-gain, --flip-gain and --gain-kind are about the gain reference: name it with --gain": "gain" not in given
         and bool(given.get("gain_rot") or given.get("gain_flip") or "gain_kind" in given),
@@ -232,7 +240,7 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with index, Progress(*columns, console=console, transient=True) as progress:
         whole = progress.add_task("movies", total=len(movies))
         steps = progress.add_task("", total=len(STAGES))
 
@@ -254,7 +262,6 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
                 n_failed += 1
                 console.print(f"{path.name}  {error}", style="red", markup=False, soft_wrap=True)
             progress.advance(whole)
-    index.flush()
     n_done = len(movies) - n_failed
     before = f", {len(done)} were done before" if done else ""
     console.print(
@@ -276,7 +283,7 @@ def _say_done(console: Console, summary: dict[str, Any], seconds: float) -> None
     motion = summary["motion_angstrom"]
     weighted = "" if summary["dose_weighted"] else "  not dose-weighted"
     if summary["dose_per_frame"] is None:
-        weighted += " (dose per frame unknown: add --dose-per-frame)"
+        weighted += " (dose per frame unknown: add --dose-per-frame or --total-dose)"
         early = ""  # what the first 4 e/Å² are is unknown
     else:
         early = f" (early {motion['early']:.1f} Å)"

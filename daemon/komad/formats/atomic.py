@@ -1,4 +1,4 @@
-"""Files that are complete or absent: temporary name, fsync, replace, fsync of the folder. And whose they are."""
+"""Files that are complete or absent (temporary name, fsync, replace, fsync of the folder), or grow. Whose they are."""
 
 from __future__ import annotations
 
@@ -142,6 +142,29 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a whole UTF-8 file atomically. Errors as `atomic_file`."""
     write_bytes(path, text.encode())
+
+
+def append(path: Path, data: bytes) -> None:
+    """Add `data` to a file with one write and make it durable; a file that is missing is made.
+
+    Only one process may do so at a time. After any error the file is as long as before. Errors as `atomic_file`.
+    """
+    try:
+        with path.open("ab", buffering=0) as file:
+            before = os.fstat(file.fileno()).st_size
+            try:
+                if not before:
+                    apply_sharing(file.fileno(), path)
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
+        if not before:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise explained(path, error) from error
 
 
 def remove_leftovers(directory: Path) -> int:

@@ -1,13 +1,14 @@
 """STAR tables as RELION writes and reads them.
 
-Source: the files of RELION 3.1 and 5.0. A list is one row, written as one line per name; a loop has any number of rows.
+Source: the files of RELION 3.1 and 5.0. A list is one row, written as one line per name; a loop has any number of rows,
+and may be the last block of a file that grows.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -22,6 +23,9 @@ DECIMAL = re.compile(r"[+-]?([0-9]++(\.[0-9]*+)?|\.[0-9]++)([eE][+-]?[0-9]++)?|[
 """Python's own rules for numbers would take a name like 20170629_00021 for one, and none of more than 4300 digits."""
 RESERVED = ("_", "#", "$", "'", '"', "[", "]", ";", "data_", "loop_", "save_", "global_", "stop_")
 """Starts that have a meaning of their own in STAR: such a value is quoted."""
+BOUNDARY_BYTES = 4096
+"""No line of a loop that grows lies across a multiple of this: the smallest page of memory, and the usual block of a
+file system. A file grows from one boundary to the next, or to the end of what is written, and by nothing less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +48,41 @@ def dumps(tables: Sequence[Table], version: int = 30001) -> str:
     StarError
         A value cannot be written (not finite, a line break, both kinds of quotes), or columns differ in length.
     """
-    return "".join(
-        f"\n# version {version}\n{_remarks(table)}\ndata_{table.name}\n\n{_body(table)}\n" for table in tables
-    )
+    return "".join(f"{_head(table.name, table.comments, version)}{_body(table)}\n" for table in tables)
 
 
-def _remarks(table: Table) -> str:
+def loop_start(name: str, labels: Sequence[str], version: int = 30001) -> str:
+    """Text of a loop without rows, the last block of a file; each `loop_row` that is put behind it is a row more."""
+    return f"{_head(name, (), version)}loop_\n{_label_lines(labels)}"
+
+
+def loop_row(values: Iterable[object]) -> str:
+    """One line of a loop. Errors as `dumps`."""
+    return f"{' '.join(f'{_written(value):>12}' for value in values)}\n"
+
+
+def placed(lines: Iterable[bytes], at: int) -> bytes:
+    """Lines of a loop as they stand in a file from byte `at` on, the end of a line: none across a boundary.
+
+    The space before a boundary is filled with spaces, with which the next line then begins: readers pass over them,
+    also where the line has not come yet. A line longer than BOUNDARY_BYTES begins at a boundary.
+    """
+    parts = []
+    for line in lines:
+        room = -at % BOUNDARY_BYTES
+        padding = room if len(line) > room else 0
+        parts += [b" " * padding, line]
+        at += padding + len(line)
+    return b"".join(parts)
+
+
+def _head(name: str, comments: Sequence[str], version: int) -> str:
+    return f"\n# version {version}\n{_remarks(comments)}\ndata_{name}\n\n"
+
+
+def _remarks(comments: Sequence[str]) -> str:
     # RELION looks for `data_` and `# version` anywhere in a line, so no comment may hold them.
-    words = (" ".join(comment.split()).replace("data_", "data-") for comment in table.comments)
+    words = (" ".join(comment.split()).replace("data_", "data-") for comment in comments)
     return "".join(f"# {line.replace('# version', 'version')}\n" for line in words)
 
 
@@ -63,11 +94,12 @@ def _body(table: Table) -> str:
     lengths = {name: len(values) for name, values in table.columns.items()}
     if len(set(lengths.values())) != 1:
         raise StarError(f"the columns of data_{table.name} differ in length, or there are none: {lengths}")
-    labels = [f"_{name} #{number}" for number, name in enumerate(table.columns, start=1)]
-    rows = zip(*table.columns.values(), strict=True)
-    return "\n".join(
-        ["loop_", *labels, *(" ".join(f"{_written(value):>12}" for value in row) for row in rows), ""]
-    )
+    rows = map(loop_row, zip(*table.columns.values(), strict=True))
+    return "".join(["loop_\n", _label_lines([*table.columns]), *rows])
+
+
+def _label_lines(labels: Sequence[str]) -> str:
+    return "".join(f"_{name} #{number}\n" for number, name in enumerate(labels, start=1))
 
 
 def _written(value: object) -> str:

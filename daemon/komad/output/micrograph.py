@@ -217,6 +217,11 @@ def summarise(
         "cs_mm": acquisition.cs_mm,
         "amplitude_contrast": acquisition.amplitude_contrast,
         "dose_per_frame": acquisition.dose_per_frame,
+        "exposure_before": (
+            None
+            if acquisition.earlier_exposures is None
+            else acquisition.exposure_before(movie.header.n_frames)
+        ),
         "optics_group": acquisition.optics_group,
         "motion_px": motion_px,
         "motion_angstrom": {name: length * pixel_size for name, length in motion_px.items()},

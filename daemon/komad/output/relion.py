@@ -7,19 +7,22 @@ says Å, its files hold pixels).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from komad.config import Processing
 from komad.formats.star import Table
-from komad.model import MotionModel, Movie
+from komad.model import MotionModel, Movie, MovieHeader
 from komad.output.polynomial import Polynomial
 
 NOT_OBSERVED = -9999.0
 """What RELION writes for the shift of a frame that was left out."""
+EER_UPSAMPLING = {1: 1, 2: 2, 4: 3}
+"""Pixels of a frame along a pixel of the camera -> RELION's number of it (3 is for 16K)."""
 NO_LOCAL_MODEL, POLYNOMIAL_MODEL = 0, 1
 """rlnMotionModelVersion: global shifts only, or the polynomial on top of them."""
 
@@ -36,15 +39,24 @@ def movie_tables(
     """The tables of `<stem>.star` in RELION's order, those that have something to say.
 
     These are general (with the warnings as comments), global_shift, local_motion_model, hot_pixels and local_shift.
+    RELION makes frames of whole groups of an EER movie's raw frames, and says that others are not there: what is left
+    at the end has no row here.
     """
-    tables = [_general(movie, motion, polynomial, processing, warnings), _global_shift(motion)]
+    n_frames = _n_frames(movie.header)
+    tables = [_general(movie, motion, polynomial, processing, warnings), _global_shift(motion, n_frames)]
     if polynomial is not None:
         tables.append(_local_motion_model(polynomial))
     if len(outliers_yx):
         tables.append(_hot_pixels(outliers_yx))
     if polynomial is not None and motion.patch_centres_px is not None:
-        tables.append(_local_shift(motion, motion.patch_centres_px))
+        tables.append(_local_shift(motion, motion.patch_centres_px, n_frames))
     return tables
+
+
+def _n_frames(header: MovieHeader) -> int:
+    """Frames that RELION finds in a movie."""
+    rendering = header.eer
+    return header.n_frames if rendering is None else rendering.n_raw_frames // rendering.grouping
 
 
 def _general(
@@ -58,7 +70,7 @@ def _general(
     values: dict[str, object] = {
         "rlnImageSizeX": header.nx,
         "rlnImageSizeY": header.ny,
-        "rlnImageSizeZ": header.n_frames,
+        "rlnImageSizeZ": _n_frames(header),
         "rlnMicrographMovieName": str(movie.path),
     }
     if references.gain is not None and references.as_relion_reads(header.format):
@@ -67,18 +79,27 @@ def _general(
     if acquisition.pixel_size_angstrom is not None:
         values["rlnMicrographOriginalPixelSize"] = acquisition.pixel_size_angstrom
     if acquisition.dose_per_frame is not None:
-        values["rlnMicrographDoseRate"] = acquisition.dose_per_frame
+        values["rlnMicrographDoseRate"] = acquisition.dose_per_frame * _usual_length(header)
     values["rlnMicrographPreExposure"] = acquisition.exposure_before(header.n_frames)
     if acquisition.voltage_kv is not None:
         values["rlnVoltage"] = acquisition.voltage_kv
     # RELION counts the frames of the local model from this one.
     values["rlnMicrographStartFrame"] = int(np.argmax(motion.used)) + 1
+    if header.eer is not None:
+        values["rlnEERUpsampling"] = EER_UPSAMPLING[header.eer.upsampling]
+        values["rlnEERGrouping"] = header.eer.grouping
     values["rlnMotionModelVersion"] = NO_LOCAL_MODEL if polynomial is None else POLYNOMIAL_MODEL
     return Table("general", values, loop=False, comments=tuple(f"warning: {text}" for text in warnings))
 
 
-def _global_shift(motion: MotionModel) -> Table:
-    from_first = motion.shifts_px - motion.shifts_px[np.argmax(motion.used)]
+def _usual_length(header: MovieHeader) -> float:
+    """Length of the frames that are alike, in units of their mean: the last one of an EER movie is another."""
+    rendering = header.eer
+    return 1.0 if rendering is None else rendering.grouping * header.n_frames / rendering.n_raw_frames
+
+
+def _global_shift(motion: MotionModel, n_frames: int) -> Table:
+    from_first = (motion.shifts_px - motion.shifts_px[np.argmax(motion.used)])[:n_frames]
     shifts = np.where(np.isfinite(from_first), from_first, NOT_OBSERVED)
     return Table(
         "global_shift",
@@ -107,10 +128,10 @@ def _local_motion_model(polynomial: Polynomial) -> Table:
     )
 
 
-def _local_shift(motion: MotionModel, centres_px: npt.NDArray[np.float64]) -> Table:
+def _local_shift(motion: MotionModel, centres_px: npt.NDArray[np.float64], n_frames: int) -> Table:
     """The measured field at the patches, not its polynomial; RELION shows it and computes nothing from it."""
     assert motion.local is not None
-    frames = np.flatnonzero(motion.used)
+    frames = np.flatnonzero(motion.used[:n_frames])
     shifts = motion.local.at_places(*centres_px.T)[frames]
     shifts -= shifts[0]
     n_patches = len(centres_px)
@@ -146,38 +167,78 @@ class Optics:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MicrographRow:
-    """One line of `corrected_micrographs.star`; names are relative to its folder."""
+    """One line of `corrected_micrographs.star`; names are relative to its folder, '' where there is no such file."""
 
     name: str
     metadata: str
     name_no_dw: str
     """The unweighted sum: `name` itself where there is no dose-weighted one."""
-    power_spectrum: str
-    """'' where none was written."""
+    power_spectrum: str = ""
+    even: str = ""
+    odd: str = ""
+    pre_exposure: float | None = None
+    """e/Å² before the first frame; None when it is not known."""
     optics: Optics
     motion_px: tuple[float, float, float]
     """Total, early, late."""
 
+    def columns(self, optics_group: int = 0) -> dict[str, object]:
+        """Label -> value, in RELION's order, of those that it has, with the number of its optics group.
 
-def session_tables(rows: Sequence[MicrographRow]) -> list[Table]:
-    """The tables of `corrected_micrographs.star`: optics and micrographs.
+        The halves are RELION 5's for tomograms; 3.1 passes over what it does not know.
+        """
+        total, early, late = self.motion_px
+        values = {
+            "rlnMicrographNameNoDW": self.name_no_dw,
+            "rlnCtfPowerSpectrum": self.power_spectrum,
+            "rlnMicrographNameEven": self.even,
+            "rlnMicrographNameOdd": self.odd,
+            "rlnMicrographPreExposure": self.pre_exposure,
+            "rlnMicrographName": self.name,
+            "rlnMicrographMetadata": self.metadata,
+            "rlnOpticsGroup": optics_group,
+            "rlnAccumMotionTotal": total,
+            "rlnAccumMotionEarly": early,
+            "rlnAccumMotionLate": late,
+        }
+        return {label: value for label, value in values.items() if value not in {"", None}}
 
-    Micrographs whose optics differ although their group has the same name get groups of their own (`name-2`, ...),
-    because RELION takes one pixel size and one voltage for a whole group.
-    """
-    groups = _numbered_groups(rows)
-    columns: dict[str, list[object]] = {"rlnMicrographNameNoDW": [row.name_no_dw for row in rows]}
-    if all(row.power_spectrum for row in rows):
-        columns["rlnCtfPowerSpectrum"] = [row.power_spectrum for row in rows]
-    columns["rlnMicrographName"] = [row.name for row in rows]
-    columns["rlnMicrographMetadata"] = [row.metadata for row in rows]
-    columns["rlnOpticsGroup"] = [groups[row.optics][0] for row in rows]
-    for index, label in enumerate(("rlnAccumMotionTotal", "rlnAccumMotionEarly", "rlnAccumMotionLate")):
-        columns[label] = [row.motion_px[index] for row in rows]
-    return [_optics_table(groups), Table("micrographs", columns, loop=True)]
+
+@dataclass(frozen=True, slots=True)
+class SessionLayout:
+    """What all rows of `corrected_micrographs.star` share: its columns and optics groups."""
+
+    labels: tuple[str, ...]
+    """Those that every row has."""
+    groups: Mapping[Optics, tuple[int, str]]
+    """Number and unique name."""
+
+    @classmethod
+    def of(cls, rows: Collection[MicrographRow]) -> Self:
+        """Find the layout for these rows, one at least.
+
+        Micrographs whose optics differ although their group has the same name get groups of their own (`name-2`, ...),
+        because RELION takes one pixel size and one voltage for a whole group.
+        """
+        some = next(iter(rows)).columns()
+        shared = set(some).intersection(*{tuple(row.columns()) for row in rows})
+        return cls(tuple(filter(shared.__contains__, some)), _numbered_groups(rows))
+
+    def fits(self, row: MicrographRow) -> bool:
+        """Whether this is also the layout of the rows with this one behind them."""
+        return row.optics in self.groups and row.columns().keys() >= {*self.labels}
+
+    def optics(self) -> Table:
+        """The table of optics groups."""
+        return _optics_table(self.groups)
+
+    def values(self, row: MicrographRow) -> list[object]:
+        """What stands in the columns."""
+        values = row.columns(self.groups[row.optics][0])
+        return [values[label] for label in self.labels]
 
 
-def _numbered_groups(rows: Sequence[MicrographRow]) -> dict[Optics, tuple[int, str]]:
+def _numbered_groups(rows: Collection[MicrographRow]) -> dict[Optics, tuple[int, str]]:
     """Number (from 1, in order of appearance) and unique name of each group."""
     groups: dict[Optics, tuple[int, str]] = {}
     taken: set[str] = set()
@@ -191,7 +252,7 @@ def _numbered_groups(rows: Sequence[MicrographRow]) -> dict[Optics, tuple[int, s
     return groups
 
 
-def _optics_table(groups: dict[Optics, tuple[int, str]]) -> Table:
+def _optics_table(groups: Mapping[Optics, tuple[int, str]]) -> Table:
     optics = list(groups)
     return Table(
         "optics",

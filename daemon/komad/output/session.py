@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext, suppress
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from komad import __version__
-from komad.errors import OutputError
-from komad.formats import atomic, star
+from komad.errors import KomadError, OutputError
+from komad.formats import atomic
 from komad.model.stems import folded, unique_stem
+from komad.output.corrected import CorrectedMicrographs
 from komad.output.micrograph import SCHEMA_VERSION
-from komad.output.relion import MicrographRow, Optics, session_tables
+from komad.output.relion import MicrographRow, Optics
 
 PROCESSED = "processed.jsonl"
-CORRECTED = "corrected_micrographs.star"
 SESSION = "session.json"
 
-MIN_REWRITE_INTERVAL_S = 2.0
-REWRITE_COST_FACTOR = 20.0
-"""The STAR is not written again before this many times the seconds that writing it took: 5 % of one thread at most."""
+
+class SessionState(StrEnum):
+    """Whether more is to come; in `session.json`."""
+
+    RUNNING = "running"
+    """A komad is at work, or was ended by force."""
+    STOPPED = "stopped"
+    """komad has ended, and movies are left that it goes on with when it starts again."""
+    COMPLETE = "complete"
+    """komad has ended, and nothing is left to do."""
 
 
 class SessionIndex:
-    """Keeps the three index files of one output directory. For one process, one thread.
+    """Keeps the three index files of one output directory. For one process, one thread; `with` ends it.
 
     `processed.jsonl` is the truth: the others are made from it. A line is known by its `sequence` and `written_at`,
     so publishing it again, after a crash for instance, adds nothing, and doing a movie again adds a line.
@@ -40,30 +48,24 @@ class SessionIndex:
         A summary of the settings for `session.json`, plain values.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        settings: Mapping[str, object] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, directory: Path, *, settings: Mapping[str, object] | None = None) -> None:
         self._directory = directory
         self._settings = dict(settings or {})
-        self._clock = clock
+        self._state = SessionState.RUNNING
         self._published: set[tuple[int, str]] = set()
+        self._last = 0
         self._last_queued = 0
-        self._rows: dict[str, MicrographRow] = {}  # by stem; a movie that was done again has one row
+        self._corrected = CorrectedMicrographs(directory)
         self._movies: dict[str, str] = {}  # by folded stem
         self._first_at: str | None = None
         self._last_at: str | None = None
-        self._stale = False
-        self._rewrite_after = -float("inf")
+        self._stale = True
         self._read_back()
 
     @property
     def last_sequence(self) -> int:
         """The highest sequence number in `processed.jsonl`; 0 when it is empty."""
-        return max((sequence for sequence, _ in self._published), default=0)
+        return self._last
 
     @property
     def last_queued_sequence(self) -> int:
@@ -79,10 +81,10 @@ class SessionIndex:
         return unique_stem(stem, lambda other: self._movies.get(other, str(movie)) != str(movie))
 
     def publish(self, summaries: Iterable[Mapping[str, Any]]) -> int:
-        """Append the movies that are not there yet, and bring the STAR up to date when its time has come.
+        """Append the movies that are not there yet, and bring the STAR and `session.json` up to date.
 
-        Call it with nothing from time to time: the STAR lags behind by a few seconds in a burst. A summary is what
-        `write_micrograph` returned, with `movie_id` and `sequence` added.
+        A summary is what `write_micrograph` returned, with `movie_id` and `sequence` added. It costs the same in a
+        session of any length, a movie that is done again apart: that writes the STAR as a whole.
 
         Returns
         -------
@@ -92,35 +94,44 @@ class SessionIndex:
         Raises
         ------
         OutputError, DiskFullError
-            Nothing was appended; publish the same again later.
+            Something could not be written; publish the same again later. It does not come twice.
         """
         new = {_key(summary): dict(summary) for summary in summaries if _key(summary) not in self._published}
         if new:
             lines = [json.dumps(summary, allow_nan=False) + "\n" for summary in new.values()]
-            _append(self._directory / PROCESSED, "".join(lines).encode())
+            atomic.append(self._directory / PROCESSED, "".join(lines).encode())
             for summary in new.values():
                 self._add(summary)
-        if self._stale and self._clock() >= self._rewrite_after:
-            self.flush()
+        if self._stale:
+            self._write()
         return len(new)
 
-    def flush(self) -> None:
-        """Write `corrected_micrographs.star` and `session.json` now; the last thing a run does."""
-        started = self._clock()
-        if self._rows:
-            atomic.write_text(
-                self._directory / CORRECTED, star.dumps(session_tables(list(self._rows.values())))
-            )
+    def end(self, *, is_complete: bool) -> None:
+        """Say in `session.json` that komad ends, and whether movies are left to do. Errors as `publish`."""
+        self._state = SessionState.COMPLETE if is_complete else SessionState.STOPPED
+        self._write()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End: with nothing left, or, after an error, with something."""
+        with suppress(KomadError) if error is not None else nullcontext():
+            self.end(is_complete=error is None)
+
+    def _write(self) -> None:
+        self._corrected.write()
         atomic.write_text(self._directory / SESSION, json.dumps(self._session(), indent=1) + "\n")
         self._stale = False
-        now = self._clock()
-        self._rewrite_after = now + max(MIN_REWRITE_INTERVAL_S, REWRITE_COST_FACTOR * (now - started))
 
     def _session(self) -> dict[str, object]:
         return {
             "schema_version": SCHEMA_VERSION,
             "komad_version": __version__,
-            "n_micrographs": len(self._rows),
+            "state": self._state,
+            "n_micrographs": len(self._corrected),
             "n_processed": len(self._published),
             "first_written_at": self._first_at,
             "last_written_at": self._last_at,
@@ -129,9 +140,10 @@ class SessionIndex:
 
     def _add(self, summary: Mapping[str, Any]) -> None:
         self._published.add(_key(summary))
+        self._last = max(self._last, int(summary["sequence"]))
         if summary["movie_id"]:
             self._last_queued = max(self._last_queued, int(summary["sequence"]))
-        self._rows[str(summary["stem"])] = _row(summary)
+        self._corrected.add(str(summary["stem"]), _row(summary))
         self._movies[folded(str(summary["stem"]))] = str(summary["movie"])
         self._first_at = self._first_at or str(summary["written_at"])
         self._last_at = str(summary["written_at"])
@@ -180,6 +192,9 @@ def _row(summary: Mapping[str, Any]) -> MicrographRow:
         metadata=files["motion"],
         name_no_dw=files.get("micrograph_no_dw", files["micrograph"]),
         power_spectrum=files.get("power_spectrum", ""),
+        even=files.get("even", ""),
+        odd=files.get("odd", ""),
+        pre_exposure=summary.get("exposure_before"),
         optics=Optics(
             name=summary["optics_group"],
             movie_pixel_size_angstrom=summary["movie_pixel_size_angstrom"],
@@ -190,22 +205,3 @@ def _row(summary: Mapping[str, Any]) -> MicrographRow:
         ),
         motion_px=(motion["total"], motion["early"], motion["late"]),
     )
-
-
-def _append(path: Path, data: bytes) -> None:
-    """Add `data` with one write and make it durable; on any failure the file is as long as before."""
-    try:
-        with path.open("ab", buffering=0) as file:
-            before = os.fstat(file.fileno()).st_size
-            try:
-                if not before:
-                    atomic.apply_sharing(file.fileno(), path)
-                written = file.write(data)
-                if written != len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(before)
-                raise
-    except OSError as error:
-        raise atomic.explained(path, error) from error
