@@ -13,6 +13,7 @@ from komad.cli import exits
 from komad.cli.locate import ConfigOption, config_path, read_places
 
 if TYPE_CHECKING:
+    from komad.export.cryosparc import Group
     from komad.export.relion import RelionExport, Report
 
 FOLLOW_INTERVAL_S = 5.0
@@ -126,6 +127,177 @@ def _tell(report: Report, project: Path, *, unpack: bool) -> None:
         print(note)
     for stem, text in report.problems.items():
         typer.secho(f"{stem}: {text}", fg=typer.colors.RED, err=True)
+
+
+@app.command(short_help="As folders of micrographs to import into cryoSPARC.")
+def cryosparc(
+    directory: Annotated[Path, typer.Argument(help="Folder for the links; made when missing.")],
+    source: From = None,
+    config: ConfigOption = None,
+    unweighted: Annotated[
+        bool, typer.Option("--unweighted", help="The sums without dose weighting.")
+    ] = False,
+    copy: Copy = False,
+) -> None:
+    """Link to the micrographs, a folder for each optics group, and say what to type into Import Micrographs and Movies.
+
+    Every header is checked first: its pixel size against the index, its size against the file and the others of the
+    group. Micrographs that do not agree are named and get no link; the exit code is 1 then.
+
+    Example: komad export cryosparc /data/session42/cryosparc --from /data/session42/komad
+    """
+    from komad.export import cryosparc
+    from komad.export.session import read_session
+
+    session = read_session(_output(source, config))
+    kind: cryosparc.Sum = "unweighted" if unweighted else "weighted"
+    done = _with_progress(
+        lambda tell: cryosparc.export(session, directory.resolve(), kind=kind, copy=copy, on_movie=tell)
+    )
+    for group in done.groups:
+        _tell_group(group)
+    for name, text in done.problems.items():
+        typer.secho(f"{name}: {text}", fg=typer.colors.RED, err=True)
+    if done.problems:
+        raise typer.Exit(exits.MOVIES_FAILED)
+
+
+def _tell_group(group: Group) -> None:
+    doses = group.total_doses
+    dose = (
+        "unknown" if not doses else f"{doses[0]:g}" if len(doses) == 1 else f"{doses[0]:g} to {doses[-1]:g}"
+    )
+    print(f"exposure group {group.name}: {group.n_micrographs} micrographs")
+    print("  Import Micrographs")
+    print(f"    Micrographs data path: {group.folder}/*.mrc")
+    print(f"    Pixel size (A): {group.pixel_size_angstrom:g}")
+    print("  Import Movies")
+    print(f"    Movies data path: {' and '.join(group.movies)}")
+    print(f"    Raw pixel size (A): {group.movie_pixel_size_angstrom:g}")
+    _tell_gain(group)
+    print("  both")
+    print(f"    Accelerating Voltage (kV): {group.voltage_kv:g}")
+    print(f"    Spherical Aberration (mm): {group.cs_mm:g}")
+    print(f"    Total exposure dose (e/A^2): {dose}")
+
+
+def _tell_gain(group: Group) -> None:
+    gain = group.gain
+    if gain is None:
+        return
+    flips = f"Flip in X: {_yes(gain.flip_x)}; Flip in Y: {_yes(gain.flip_y)}"
+    print(f"    Gain reference path: {gain.path}; Rotate gain ref: {gain.rotate_num}; {flips}")
+    if group.turned_gain is not None:
+        doubt = "" if gain.is_certain else ", where a quarter may mean the other way round"
+        print(f"    or, turned already{doubt}: {group.turned_gain}; Rotate: 0; Flip in X: no; Flip in Y: no")
+    print(
+        "    (not tried in cryoSPARC; for TIFF movies Flip in Y may be the other way round: look at a corrected movie)"
+    )
+
+
+def _yes(is_so: bool) -> str:
+    return "yes" if is_so else "no"
+
+
+@app.command(short_help="As pairs of half sums to train a denoiser with.")
+def denoise(
+    directory: Annotated[Path, typer.Argument(help="Folder for the links; made when missing.")],
+    source: From = None,
+    config: ConfigOption = None,
+    weighted: Annotated[
+        bool,
+        typer.Option("--weighted", help="The dose-weighted halves (processing.even_odd_weighted)."),
+    ] = False,
+    copy: Copy = False,
+) -> None:
+    """Link to even and odd sums under one name in two folders, as Topaz, Warp and M find them.
+
+    These are average/even and average/odd, with the sums in average.
+
+    Example: komad export denoise /data/session42/denoise --from /data/session42/komad
+    """
+    from komad.export import denoise
+    from komad.export.session import read_session
+
+    session = read_session(_output(source, config))
+    done = _with_progress(
+        lambda tell: denoise.export(session, directory, weighted=weighted, copy=copy, on_movie=tell)
+    )
+    print(f"{done.n_pairs} pairs, {done.n_new} links or copies new")
+    print(f"Topaz: topaz denoise --dir-a {done.even} --dir-b {done.odd} --save-prefix model")
+    print(f"Warp, M: {directory / denoise.AVERAGE} stands for the folder average of the frame series")
+    if done.missing:
+        option = "--even-odd-weighted" if weighted else "--even-odd"
+        typer.secho(
+            f"{len(done.missing)} movies have no halves ({_some(done.missing)}); process them again with {option}",
+            fg=typer.colors.RED,
+            err=True,
+        )
+        raise typer.Exit(exits.MOVIES_FAILED)
+
+
+@app.command(short_help="As stacks of tilt series.")
+def tomo(
+    directory: Annotated[Path, typer.Argument(help="Folder for the stacks; made when missing.")],
+    mdocs: Annotated[
+        list[Path],
+        typer.Option(
+            "--mdoc", help="SerialEM's .mdoc of a tilt series, or a folder of them; may be repeated."
+        ),
+    ],
+    source: From = None,
+    config: ConfigOption = None,
+    weighted: Annotated[
+        bool,
+        typer.Option(
+            "--dose-weighted", help="Tilts weighted by dose, for programs that do not weight by themselves."
+        ),
+    ] = False,
+) -> None:
+    """Write each tilt series as a stack sorted by angle, from the unweighted sums, as AreTomo, IMOD and RELION want it.
+
+    Beside <series>.mrc: _EVN.mrc and _ODD.mrc (halves), .rawtlt and _TLT.txt (angles), _order.csv (order of
+    acquisition), _tilts.csv (all that is known of each tilt, with its dose). Tilts that are missing are named; the
+    exit code is 1 then.
+
+    Example: komad export tomo stacks --mdoc /data/session42/mdocs --from /data/session42/komad
+    """
+    from komad.errors import ParameterError
+    from komad.export import tomo
+    from komad.export.session import read_session
+
+    session = read_session(_output(source, config))
+    failed = False
+    with _progress() as tell:
+        for path in tomo.find_mdocs(mdocs):
+            try:
+                series = tomo.read_series(path, session)
+                written = tomo.write_series(
+                    series,
+                    session,
+                    directory,
+                    kind="weighted" if weighted else "unweighted",
+                    on_tilt=tell,
+                )
+            except ParameterError as error:
+                failed = True
+                typer.secho(str(error), fg=typer.colors.RED, err=True)
+                continue
+            is_new = "" if written.is_new else " (was there)"
+            print(
+                f"{series.name}: {len(series.present)} of {len(series.tilts)} tilts, "
+                f"{', '.join(written.stacks)}{is_new}"
+            )
+            for tilt in series.missing:
+                failed = True
+                typer.secho(
+                    f"{series.name}: the tilt at {tilt.angle_degree:.2f} degrees is missing: komad has not corrected "
+                    f"{tilt.movie_name}",
+                    fg=typer.colors.RED,
+                    err=True,
+                )
+    if failed:
+        raise typer.Exit(exits.MOVIES_FAILED)
 
 
 def _some(stems: Iterable[str]) -> str:

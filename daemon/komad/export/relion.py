@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from komad.detector.gain import inverted
 from komad.errors import MovieError, MovieMissingError, OutputError, ParameterError, ReferenceFileError
 from komad.export import movies, relion_pipeline, relion_tables
+from komad.export.gain import factor_of, key_of
 from komad.export.movies import RawMovie, State
 from komad.export.place import put
 from komad.export.relion_pipeline import IMPORT, MOTION, Job
 from komad.export.relion_tables import PICTURES, Names, safe_name
 from komad.export.session import Entry, Session, read_session
-from komad.formats import atomic, references
+from komad.formats import atomic
 from komad.formats.images import write_reference
 from komad.formats.mrc import HEADER_BYTES, parse_header
-from komad.model import MovieFormat, ReferenceFile, References
+from komad.model import MovieFormat
 
 NOTES = "komad.json"
 """In the MotionCorr job: by it komad finds the job again."""
@@ -134,7 +134,7 @@ class RelionExport:
             for number, entry in enumerate(session.entries, start=1):
                 self._keep_up(session, entry, _unique(entry.stem, taken), report)
                 on_movie(number, len(session.entries))
-            self._write_lists(session, import_job, motion_job)
+            self._write_lists(session, import_job, motion_job, report)
             report.n_micrographs = sum(entry.stem in self._done for entry in session.entries)
         return report
 
@@ -336,39 +336,22 @@ class RelionExport:
         RELION takes a gain as it lies, so it gets the factor as komad used it. Where that cannot be had, the name is
         that of a file that is missing: polishing then stops, instead of going on without.
         """
-        told, header = details["references"], details["header"]
-        if told["gain"] is None:
+        if details["references"]["gain"] is None:
             return None, ""
-        is_eer = header["format"] == MovieFormat.EER
-        shape = (int(header["ny"]), int(header["nx"]))
-        ways = " ".join(f"{name}={told[name]}" for name in _ways_of_gain(told))
-        key = f"{told['gain']['sha256']} {ways} {shape[1]}x{shape[0]}{' EER' * is_eer}"
+        # RELION takes gains of EER movies for flat fields, unless they are `.gain` files: it divides by them.
+        is_eer = details["header"]["format"] == MovieFormat.EER
+        key = key_of(details) + " EER" * is_eer
         assert self._jobs is not None
         folder = self._jobs[1].name
         file = self._gains.get(key) or (f"gain-{len(self._gains) + 1}.mrc" if self._gains else "gain.mrc")
         if not (self._project / folder / file).is_file():
             try:
-                self._write_gain(told, shape, self._project / folder / file, is_eer=is_eer)
+                factor = factor_of(details)
+                write_reference(self._project / folder / file, inverted(factor) if is_eer else factor)
             except ReferenceFileError as error:
                 return f"{folder}/{file}", str(error)
         self._remember_gain(key, file)
         return f"{folder}/{file}", ""
-
-    def _write_gain(
-        self, told: Mapping[str, Any], shape: tuple[int, int], path: Path, *, is_eer: bool
-    ) -> None:
-        gain = Path(told["gain"]["path"])
-        if _sha256(gain) != told["gain"]["sha256"]:
-            raise ReferenceFileError(
-                f"{gain} is not the gain reference any more that was used; put that one back (SHA-256 "
-                f"{told['gain']['sha256'][:12]}...; `references/` of the state directory has a copy named so)"
-            )
-        file = ReferenceFile(path=gain, original_path=gain, sha256=told["gain"]["sha256"])
-        bound = References(gain=file, **{name: told[name] for name in _ways_of_gain(told)})
-        factor = references.load(bound, shape).gain
-        assert factor is not None
-        # RELION takes gains of EER movies for flat fields, unless they are `.gain` files: it divides by them.
-        write_reference(path, inverted(factor) if is_eer else factor)
 
     def _remember_gain(self, key: str, file: str) -> None:
         if key in self._gains:
@@ -379,28 +362,25 @@ class RelionExport:
         # In place: the lock is on this very file.
         path.write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
 
-    def _write_lists(self, session: Session, import_job: Job, motion_job: Job) -> None:
+    def _write_lists(self, session: Session, import_job: Job, motion_job: Job, report: Report) -> None:
         known = [(entry, self._done[entry.stem]) for entry in session.entries if entry.stem in self._done]
         found = [(entry, done.names) for entry, done in known if done.is_found]
         _write_if_new(self._project / import_job.output, relion_tables.movies_star(session.optics, found))
         micrographs = [(entry, done.names) for entry, done in known]
         text = relion_tables.micrographs_star(session.optics, micrographs)
         _write_if_new(self._project / motion_job.output, text)
-
-
-def _ways_of_gain(told: Mapping[str, Any]) -> list[str]:
-    """What `References` knows of a gain beside its file: how it lies, what it means."""
-    return [each.name for each in fields(References) if each.name.startswith("gain_") and each.name in told]
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ReferenceFileError(
-            f"{path}: the gain reference cannot be read ({error.strerror}); put the file back and export again"
-        ) from error
+        sizes = sorted({entry.optics["rlnMicrographPixelSize"] for entry, _ in micrographs})
+        if len(sizes) < 2:
+            return
+        files = []
+        for size in sizes:
+            of_size = [each for each in micrographs if each[0].optics["rlnMicrographPixelSize"] == size]
+            files.append(motion_job.output.replace(".star", f"_{size:g}A.star"))
+            text = relion_tables.micrographs_star(session.optics, of_size)
+            _write_if_new(self._project / files[-1], text)
+        report.notes.append(
+            f"micrographs have {len(sizes)} pixel sizes, and RELION picks in one at a time: {', '.join(files)}"
+        )
 
 
 def _unique(stem: str, taken: dict[str, str]) -> str:

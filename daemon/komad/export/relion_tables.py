@@ -63,7 +63,13 @@ def micrographs_star(optics: Table, micrographs: Sequence[tuple[Entry, Names]]) 
         label: [_in_project(entry.row[label], entry, names) for entry, names in micrographs]
         for label in common
     }
-    return star.dumps([optics, Table("micrographs", columns, loop=True)])
+    used = {entry.row["rlnOpticsGroup"] for entry, _ in micrographs}
+    kept = [number in used for number in optics.columns["rlnOpticsGroup"]]
+    groups = {
+        label: [value for value, is_kept in zip(values, kept, strict=True) if is_kept]
+        for label, values in optics.columns.items()
+    }
+    return star.dumps([Table("optics", groups, loop=True), Table("micrographs", columns, loop=True)])
 
 
 def _in_project(value: Any, entry: Entry, names: Names) -> Any:

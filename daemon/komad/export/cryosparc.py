@@ -1,0 +1,202 @@
+"""A session for cryoSPARC: folders of links to just the micrographs to import, checked, and what to type there.
+
+cryoSPARC imports micrographs by a pattern of file names, with one pixel size, voltage, Cs and dose for all of them, so
+each optics group has a folder of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from komad.errors import MovieError, OutputError
+from komad.export.gain import factor_of
+from komad.export.place import put
+from komad.export.relion_tables import safe_name
+from komad.export.session import Entry, Session
+from komad.formats.images import write_reference
+from komad.formats.mrc import HEADER_BYTES, MrcLayout, parse_header
+
+PIXEL_SIZE_TOLERANCE = 1e-4
+"""Relative; the header has the width of the picture in single precision."""
+GAIN = "gain.mrc"
+
+Sum = Literal["weighted", "unweighted"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GainInCryosparc:
+    """How cryoSPARC is to turn a gain reference."""
+
+    path: Path
+    rotate_num: int
+    flip_x: bool
+    flip_y: bool
+    is_certain: bool
+    """The same whatever cryoSPARC turns first, and whichever row it draws uppermost."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """What is imported at once."""
+
+    name: str
+    folder: Path
+    n_micrographs: int
+    pixel_size_angstrom: float
+    movie_pixel_size_angstrom: float
+    voltage_kv: float
+    cs_mm: float
+    total_doses: tuple[float, ...]
+    """e/Å², the different ones; () when unknown."""
+    movies: tuple[str, ...]
+    """Patterns that match the movies."""
+    gain: GainInCryosparc | None
+    turned_gain: Path | None
+    """The factor, turned already; None where the gain lies as the movies do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Export:
+    """What was exported, and what is wrong with it."""
+
+    groups: tuple[Group, ...]
+    problems: dict[str, str]
+    """File -> what is wrong with it; such a micrograph has no link."""
+    n_new: int
+
+
+def export(
+    session: Session,
+    directory: Path,
+    *,
+    kind: Sum = "weighted",
+    copy: bool = False,
+    on_movie: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Export:
+    """Check every micrograph against the index and link to those that are as they should be.
+
+    Raises
+    ------
+    OutputError, DiskFullError
+        A link cannot be made, or something else has its name.
+    ReferenceFileError
+        A gain that must be turned is not what it was.
+    """
+    problems: dict[str, str] = {}
+    layouts: dict[str, MrcLayout] = {}
+    for number, entry in enumerate(session.entries, start=1):
+        name = picture_of(entry, kind)
+        try:
+            layouts[entry.stem] = _checked(session.directory / name, entry)
+        except (MovieError, OSError) as error:
+            problems[name] = str(error)
+        on_movie(number, len(session.entries))
+    by_group: dict[str, list[Entry]] = {}
+    for entry in session.entries:
+        if entry.stem in layouts:
+            by_group.setdefault(entry.group, []).append(entry)
+    groups, n_new = [], 0
+    for group, entries in by_group.items():
+        sizes = Counter((layouts[entry.stem].nx, layouts[entry.stem].ny) for entry in entries)
+        usual = sizes.most_common(1)[0][0]
+        folder = directory / safe_name(group)
+        sound = []
+        for entry in entries:
+            layout = layouts[entry.stem]
+            if (layout.nx, layout.ny) != usual:
+                problems[picture_of(entry, kind)] = (
+                    f"it is {layout.nx} x {layout.ny} pixels, others of {group} are {usual[0]} x {usual[1]}"
+                )
+                continue
+            sound.append(entry)
+            source = session.directory / picture_of(entry, kind)
+            n_new += put(source, folder / f"{safe_name(entry.stem)}.mrc", copy=copy)
+        expected = {f"{safe_name(entry.stem)}.mrc" for entry in sound}
+        for path in sorted(folder.glob("*.mrc")):
+            if path.name not in expected:
+                problems[str(path)] = "it is not of this session, and the pattern matches it: move it away"
+        groups.append(_group(session, group, sound, folder))
+    return Export(groups=tuple(groups), problems=problems, n_new=n_new)
+
+
+def picture_of(entry: Entry, kind: Sum) -> str:
+    """Name of the weighted or unweighted sum; where there is only one, it is unweighted."""
+    no_dw = entry.files.get("micrograph_no_dw", entry.files["micrograph"])
+    return no_dw if kind == "unweighted" else entry.files["micrograph"]
+
+
+def _checked(path: Path, entry: Entry) -> MrcLayout:
+    """The header, when it agrees with the file and the index; raises MovieError, OSError."""
+    with path.open("rb") as file:
+        layout = parse_header(file.read(HEADER_BYTES), path)
+    told = float(entry.optics["rlnMicrographPixelSize"])
+    size = layout.pixel_size_angstrom
+    if layout.n_frames != 1:
+        raise MovieError(f"the header says {layout.n_frames} pictures")
+    if path.stat().st_size != layout.data_offset + layout.frame_bytes:
+        raise MovieError(
+            f"it has {path.stat().st_size} bytes, its header says {layout.data_offset + layout.frame_bytes}; process "
+            "the movie again"
+        )
+    if size is None or abs(size - told) > PIXEL_SIZE_TOLERANCE * told:
+        raise MovieError(f"the header says {size} Å per pixel, the index {told:g}; process the movie again")
+    return layout
+
+
+def _group(session: Session, name: str, entries: list[Entry], folder: Path) -> Group:
+    optics, details = entries[0].optics, session.details(entries[0])
+    gain = _gain(details)
+    turned = None
+    if gain is not None and (gain.rotate_num or gain.flip_x or gain.flip_y):
+        turned = folder.parent / f"{safe_name(name)}_{GAIN}"
+        if not turned.exists():
+            try:
+                write_reference(turned, factor_of(details))
+            except FileExistsError as error:
+                raise OutputError(f"{turned} is there already") from error
+    return Group(
+        name=name,
+        folder=folder,
+        n_micrographs=len(entries),
+        pixel_size_angstrom=float(optics["rlnMicrographPixelSize"]),
+        movie_pixel_size_angstrom=float(optics["rlnMicrographOriginalPixelSize"]),
+        voltage_kv=float(optics["rlnVoltage"]),
+        cs_mm=float(optics["rlnSphericalAberration"]),
+        total_doses=tuple(sorted({round(dose, 4) for dose in _doses(entries)})),
+        movies=tuple(sorted({f"{entry.movie.parent}/*{entry.movie.suffix}" for entry in entries})),
+        gain=gain,
+        turned_gain=turned,
+    )
+
+
+def _doses(entries: list[Entry]) -> Iterator[float]:
+    for entry in entries:
+        if entry.total_dose is not None:
+            yield entry.total_dose
+
+
+def _gain(details: dict[str, Any]) -> GainInCryosparc | None:
+    told = details["references"]
+    if told["gain"] is None:
+        return None
+    return gain_in_cryosparc(Path(told["gain"]["path"]), told["gain_rot"], told["gain_flip"])
+
+
+def gain_in_cryosparc(path: Path, gain_rot: int, gain_flip: int) -> GainInCryosparc:
+    """Translate the orientation of a gain, for a rotation before the flip of pictures with row 0 at the bottom.
+
+    komad takes np.rot90(gain, -gain_rot), then [::-1, :] (1) or [:, ::-1] (2), in MRC row order. With row 0 at the
+    bottom that rotation is counter-clockwise, as cryoSPARC's is said to be. If cryoSPARC drew row 0 at the top, or
+    flipped first, an odd number of quarters would mean something else; an even one means the same in all of these ways.
+    """
+    return GainInCryosparc(
+        path=path,
+        rotate_num=gain_rot,
+        flip_x=gain_flip == 2,
+        flip_y=gain_flip == 1,
+        is_certain=gain_rot % 2 == 0,
+    )
