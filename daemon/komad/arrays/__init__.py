@@ -21,8 +21,8 @@ import scipy.fft
 from komad.arrays.device_frames import DeviceFrames
 
 __all__ = [
-    "Array",
     "POOL_NAME",
+    "Array",
     "DeviceFrames",
     "beside",
     "irfft2",

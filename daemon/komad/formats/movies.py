@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from komad.arrays import thread_count
 from komad.errors import MovieError, MovieTruncatedError
 from komad.formats import tiff
+from komad.formats.frame_files import FrameFilesReader, is_frames
 from komad.formats.limits import refuse_too_large
 from komad.formats.mrc import HEADER_BYTES, MrcReader, parse_header
 from komad.formats.mrcz import MrczReader
+from komad.formats.packed import PackedReader
 from komad.formats.reader import MovieReader
-from komad.formats.source import SourceFile, map_in_order
+from komad.formats.source import SourceFile
+from komad.formats.unpacking import Packing, packing_of
 from komad.model import EerRendering, MovieFormat, MovieHeader
 
 __all__ = ["MovieReader", "check_complete", "identify", "open_movie", "read_frames", "read_header"]
 
 OTHER_KINDS = {
-    b"\x1f\x8b": "compressed with gzip; unpack it first",
-    b"BZh": "compressed with bzip2; unpack it first",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first",
     b"\x89HDF": "an HDF5 file, which is not read; export it as TIFF or MRC",
     b"\0\0\0\3\0\0": "a DM3 file, which is not read; export it as TIFF or MRC",
     b"\0\0\0\4\0\0": "a DM4 file, which is not read; export it as TIFF or MRC",
@@ -49,8 +46,11 @@ def identify(path: Path) -> MovieFormat:
     MovieError
         It is something else, or cannot be opened.
     """
+    if is_frames(path):
+        return MovieFormat.FILES
     with SourceFile(path) as source:
-        return _identify(source)
+        kind, _ = _identify(source)
+        return kind
 
 
 def read_header(path: Path) -> MovieHeader:
@@ -63,7 +63,8 @@ def check_complete(path: Path) -> None:
     """Look, cheaply, whether the file holds all that its header promises.
 
     MRC: its length. MRCZ: the chain of chunks. TIFF: the chain of pages, every strip inside the file, the last one
-    decodes.
+    decodes. Compressed: its end, and the length that it tells. Frames in files: that none is missing, and each of
+    them.
 
     Raises
     ------
@@ -84,9 +85,14 @@ def open_movie(
 
     `rendering` says what the frames of an EER movie are; left out, they are its raw frames. Others have none.
     """
+    if is_frames(path):
+        return FrameFilesReader(path, open_movie)
     source = SourceFile(path)
     try:
-        match _identify(source):
+        kind, packing = _identify(source)
+        if packing is not None:
+            return PackedReader(source, packing)
+        match kind:
             case MovieFormat.MRC:
                 return MrcReader(source)
             case MovieFormat.MRCZ:
@@ -117,32 +123,43 @@ def read_frames(
     """
     with open_movie(path, rendering) as reader:
         reader.check_complete()
-        n_frames = reader.header.n_frames
-        refuse_too_large(path, n_frames * reader.frame_bytes)
+        refuse_too_large(path, reader.header.n_frames * reader.frame_bytes)
         frames = np.empty(reader.header.shape, dtype=reader.header.dtype)
-        n_parts = min(reader.max_parts, math.ceil(thread_count() / n_frames))
-
-        def decode(task: int) -> None:
-            index, part = divmod(task, n_parts)
-            reader.read_part(index, part, n_parts, frames[index])
-
-        with closing(map_in_order(decode, n_frames * n_parts)) as done:
-            for task, _ in enumerate(done):
-                if on_frame is not None and (task + 1) % n_parts == 0:
-                    on_frame(task // n_parts)
+        reader.read_all(frames, on_frame)
     return frames
 
 
-def _identify(source: SourceFile) -> MovieFormat:
+def _identify(source: SourceFile) -> tuple[MovieFormat, Packing | None]:
+    """What it is; and how it is compressed, which nothing but MRC may be."""
     start = source.read(0, HEADER_BYTES)
-    if not start:
-        raise MovieTruncatedError(
-            f"{source.path} is empty (0 bytes): it is still being written, or its copy failed"
+    packing = None if start[208:212] == b"MAP " else packing_of(source, start)
+    if packing is None:
+        return _kind(start, source.path), None
+    start = packing.start(HEADER_BYTES)
+    if packing_of(source, start) is not None:
+        raise MovieError(f"{source.path} is compressed twice; unpack it once, or as a whole")
+    try:
+        kind = _kind(start, source.path)
+    except MovieTruncatedError:
+        raise
+    except MovieError as error:
+        raise MovieError(f"{error} (what is compressed with {packing.name} in it)") from error
+    if kind is not MovieFormat.MRC:
+        raise MovieError(
+            f"{source.path} is a movie of kind {kind}, which is compressed by itself, compressed with {packing.name} "
+            "again; unpack it"
         )
+    return kind, packing
+
+
+def _kind(start: bytes, path: Path) -> MovieFormat:
+    """Tell the container by its first bytes."""
+    if not start:
+        raise MovieTruncatedError(f"{path} is empty (0 bytes): it is still being written, or its copy failed")
     if start.startswith(tiff.SIGNATURES):
         return MovieFormat.TIFF
     if start[208:212] != b"MAP ":  # old MRC files lack it, but none begins with one of these
         for signature, kind in OTHER_KINDS.items():
             if start.startswith(signature):
-                raise MovieError(f"{source.path} is {kind}")
-    return MovieFormat.MRCZ if parse_header(start, source.path).codec else MovieFormat.MRC
+                raise MovieError(f"{path} is {kind}")
+    return MovieFormat.MRCZ if parse_header(start, path).codec else MovieFormat.MRC
