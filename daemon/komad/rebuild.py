@@ -253,6 +253,8 @@ def _references(values: Mapping[str, Any], directory: Path) -> References:
         gain=file(values["gain"]),
         gain_rot=values["gain_rot"],
         gain_flip=values["gain_flip"],
+        gain_is_response=values.get("gain_is_response", False),
+        gain_rows_as_eer=values.get("gain_rows_as_eer", False),
         dark=file(values["dark"]),
         defects=file(values["defects"]),
     )

@@ -33,7 +33,7 @@ def test_one_dose_a_line_or_rows_of_motioncor(tmp_path: Path, text: str, doses: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1.2\n40 5 0.25\n", r"line 2: 5 frames are to be added into one; .* write 1 there"),
+        ("1.2\n40 5 0.25\n", r"line 2: 5 frames are to be added into one: write 1 there.* --eer-grouping"),
         ("1.2\nx\n", "line 2: 'x' is neither one dose"),
         ("1 1 1.2\n999999999999 1 1.2\n", "line 2: 999999999999 frames are more than any movie has"),
         ("40 1\n", "line 1: '40 1' is neither"),

@@ -194,12 +194,12 @@ def _facts(record: MovieRecord) -> list[tuple[str, str]]:
     ]
     if record.header:
         header = record.header
-        facts.append(
-            (
-                "frames",
-                f"{header['n_frames']} of {header['nx']} x {header['ny']} {header['dtype']}, {header['format']}",
-            )
+        frames = (
+            f"{header['n_frames']} of {header['nx']} x {header['ny']} {header['dtype']}, {header['format']}"
         )
+        if eer := header.get("eer"):
+            frames += f": {eer['ends'][-1]} raw frames, {eer['ends'][0]} to a frame"
+        facts.append(("frames", frames))
     sources = record.acquisition.get("sources", {})
     facts += [
         (name, f"{value:g} ({sources.get(name, 'default')})")

@@ -18,7 +18,7 @@ from komad.model import Candidate, Movie
 from komad.output.micrograph import SUFFIXES
 from komad.output.session import PROCESSED, SessionIndex
 from komad.watch.sweep import Selection
-from komad.work.archive import archive_movie, read_source
+from komad.work.archive import archive_movie, archive_path, read_source
 from komad.work.correct import make_micrographs, write_results
 from komad.work.device import CPU, Device, open_device
 from komad.work.devices import choose, look_around
@@ -160,7 +160,7 @@ def describe_movie(path: Path, settings: OneOff, index: SessionIndex) -> Movie:
         if processing.sum_range or settings.output.even_odd_weighted or processing.in_frame_motion:
             raise ParameterError(
                 f"{path}: --sum-range, --even-odd-weighted and --in-frame-motion need the dose per frame, which is "
-                "unknown; add --dose-per-frame"
+                "unknown; add --dose-per-frame or --total-dose"
             )
         processing = processing.model_copy(update={"dose_weighting": False})
     _check_parameters(movie, processing)
@@ -184,15 +184,17 @@ def _check_places(stem: str, movie: Movie, settings: OneOff) -> None:
         for path in (*settings.movies, movie.path, references.gain, references.dark, references.defects)
         if path is not None
     }
-    suffixes = [*SUFFIXES.values(), *([".mrcz"] if settings.archive.enabled else [])]
-    for suffix in suffixes:
-        result = Path(os.path.realpath(settings.output.directory / f"{stem}{suffix}"))
+    results = [settings.output.directory / f"{stem}{suffix}" for suffix in SUFFIXES.values()]
+    if settings.archive.enabled:
+        directory = settings.output.archive_directory or settings.output.directory
+        results.append(archive_path(replace(movie, stem=stem), directory))
+    for result in map(Path, map(os.path.realpath, results)):
         if result in given:
             raise ParameterError(
                 f"{movie.path}: the result {result} would replace a file that you gave; "
                 "choose another folder with --output"
             )
-        if suffix.endswith((".mrc", ".mrcs")) and is_foreign(result):
+        if result.suffix in {".mrc", ".mrcs"} and is_foreign(result):
             raise ParameterError(
                 f"{movie.path}: {result} exists and was not written by komad; it is kept: "
                 "choose another folder with --output, or move it away"

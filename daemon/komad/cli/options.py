@@ -56,7 +56,7 @@ Movies = Annotated[
     list[Path],
     typer.Argument(
         readable=False,
-        help="Movies (MRC, MRCZ, TIFF), or folders: their movies in the order of names, without sub-folders.",
+        help="Movies (MRC, MRCZ, TIFF, EER), or folders: their movies in the order of names, without sub-folders.",
         show_default=False,
         rich_help_panel=INPUT,
     ),
@@ -67,7 +67,7 @@ Patterns = Annotated[
         "--pattern",
         metavar="NAME",
         help="Which files of a folder are movies, as 'Stack_*Raw.mrc'; repeatable.",
-        show_default="*.mrc *.mrcs *.tif *.tiff",
+        show_default="*.mrc *.mrcs *.mrcz *.tif *.tiff *.eer",
         rich_help_panel=INPUT,
     ),
 ]
@@ -105,11 +105,47 @@ TiltMdoc = Annotated[
     ),
 ]
 
+EerGrouping = Annotated[
+    int | None,
+    typer.Option(
+        "--eer-grouping",
+        metavar="N",
+        min=1,
+        help="Of EER movies: raw frames that are summed into a frame, as RELION's --eer_grouping. Those left at the "
+        "end make a frame of their own, or a longer last one.",
+        rich_help_panel=INPUT,
+    ),
+]
+EerDosePerFrame = Annotated[
+    float | None,
+    typer.Option(
+        "--eer-dose-per-frame",
+        metavar="DOSE",
+        help="Of EER movies, instead: e/Å² that a frame is made of. Needs the dose (--total-dose, a sidecar or the "
+        "file itself); without it about 40 frames are made.",
+        show_default="1",
+        rich_help_panel=INPUT,
+    ),
+]
+EerUpsampling = Annotated[
+    int | None,
+    typer.Option(
+        "--eer-upsampling",
+        metavar="1|2|4",
+        help="Of EER movies: pixels of a frame along each pixel of the camera; 2 with --bin 2 for super-resolution "
+        "micrographs at the camera's own pixel.",
+        show_default="1",
+        rich_help_panel=INPUT,
+    ),
+]
+
 # Optics and dose
 PixelSize = Annotated[
     float | None,
     typer.Option(
-        "--pixel-size", help="Å per pixel as written; else from sidecar or header.", rich_help_panel=OPTICS
+        "--pixel-size",
+        help="Å per pixel as written (EER: the camera's own); else from sidecar or header.",
+        rich_help_panel=OPTICS,
     ),
 ]
 Voltage = Annotated[
@@ -132,7 +168,15 @@ DosePerFrame = Annotated[
     float | None,
     typer.Option(
         "--dose-per-frame",
-        help="e/Å² per frame; else from a sidecar. Without it sums are not weighted.",
+        help="e/Å² per frame (of EER movies: per raw frame); else from a sidecar. Without it sums are not weighted.",
+        rich_help_panel=OPTICS,
+    ),
+]
+TotalDose = Annotated[
+    float | None,
+    typer.Option(
+        "--total-dose",
+        help="e/Å² of the whole movie, instead of --dose-per-frame: what is known of EER movies.",
         rich_help_panel=OPTICS,
     ),
 ]
@@ -140,7 +184,8 @@ FrameDoses = Annotated[
     Path | None,
     typer.Option(
         "--frame-doses",
-        help="File of doses where frames differ: e/Å² of each frame, or MotionCor's rows `frames 1 dose`.",
+        help="File of doses where frames differ: e/Å² of each frame (of EER movies: raw frame), or MotionCor's rows "
+        "`frames 1 dose`.",
         rich_help_panel=OPTICS,
     ),
 ]
@@ -452,7 +497,7 @@ ArchiveWanted = Annotated[
     bool | None,
     typer.Option(
         "--archive/--no-archive",
-        help="Write the lossless .mrcz archive.",
+        help="Write the lossless archive (.mrcz; of EER movies a copy).",
         show_default="on",
         rich_help_panel=OUTPUT,
     ),

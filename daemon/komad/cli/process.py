@@ -120,7 +120,11 @@ def _refuse_nonsense(given: Mapping[str, Any]) -> None:
         "--total-dose and --dose-per-frame are one value in two forms: give one of them": "total_dose"
         in given
         and "dose_per_frame" in given,
-        "--rot-gain, --flip-gain and --gain-kind are about the gain reference: name it with --gain": "gain" not in given
+        "--eer-grouping and --eer-dose-per-frame both say what a frame is made of: give one of them": "eer_grouping"
+        in given
+        and "eer_dose_per_frame" in given,
+        "--rot-gain, --flip-gain and --gain-kind are about the gain reference: name it with --gain": "gain"
+        not in given
         and bool(given.get("gain_rot") or given.get("gain_flip") or "gain_kind" in given),
         "--patches and --patch-overlap are for local motion: leave --no-local-motion out": global_only
         and ("n_patches" in given or "patch_overlap_percent" in given),

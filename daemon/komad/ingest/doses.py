@@ -15,11 +15,11 @@ MOST_DOSE = 10_000.0
 
 
 def read_frame_doses(path: Path) -> tuple[float, ...]:
-    """Read e/Å² of each frame; `#` begins a comment.
+    """Read e/Å² of each frame, of EER movies of each raw frame; `#` begins a comment.
 
     Lines hold one dose for each frame, or MotionCor's three numbers (`-FmIntFile`): how many frames, how many of them
-    are added into one, and the dose of each before that. Frames of MRC and TIFF movies are aligned one by one, so the
-    second number must be 1.
+    are added into one, and the dose of each before that. The second number must be 1: what frames of EER movies are
+    made of is a setting, and those of others are aligned one by one.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def _doses(words: list[str], place: str) -> list[float]:
         )
     if counts and counts[1] != 1:
         raise ParameterError(
-            f"{place}: {counts[1]} frames are to be added into one; frames of MRC and TIFF movies are aligned one by "
-            "one: write 1 there, and use --group to align sums of frames"
+            f"{place}: {counts[1]} frames are to be added into one: write 1 there. What frames of EER movies are made "
+            "of is told with --eer-grouping; those of others are aligned one by one, and sums of them with --group"
         )
     return [dose] * (counts[0] if counts else 1)

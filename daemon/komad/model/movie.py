@@ -39,6 +39,11 @@ class EerRendering:
         return self.ends[-1]
 
     @property
+    def grouping(self) -> int:
+        """Raw frames of every frame but the last, which has more or fewer where they do not divide."""
+        return self.ends[0]
+
+    @property
     def raw_frames_per_frame(self) -> tuple[int, ...]:
         """(n_frames,) raw frames that each frame is the sum of."""
         return tuple(end - start for start, end in zip((0, *self.ends), self.ends, strict=False))
