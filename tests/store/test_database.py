@@ -127,7 +127,7 @@ def test_newer_database_is_refused(tmp_path: Path) -> None:
     connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.commit()
     connection.close()
-    with pytest.raises(StoreError, match=r"schema 9999.*knows 0004.*another state_directory"):
+    with pytest.raises(StoreError, match=r"schema 9999.*knows 0005.*another state_directory"):
         Store(tmp_path).open()
 
 

@@ -16,16 +16,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from komad.model import Acquisition
+
 FloatArray = npt.NDArray[np.float64]
 
 Unit = Literal["epu", "serialem"]
 
+BEAM_SHIFT = "beam shift"
+"""Source of an optics group that was found here."""
 USUAL_TOLERANCE = {"epu": 0.01, "serialem": 0.2}
 """Where a person sets none and the shifts do not tell (yet). EPU's unit is its own: two shots in one hole lie 0.026
 apart on a Titan Krios; SerialEM's is µm."""
@@ -122,10 +126,19 @@ class ShiftGroups:
             self.centres[number] = Centre(x=shift.x, y=shift.y, n_movies=1)
         else:
             self.centres[number] = self.centres[number].with_movie(shift)
+        self._count(shift)
+        return number
+
+    def readmit(self, shift: BeamShift, number: int) -> None:
+        """Take in a movie whose group is known."""
+        centre = self.centres.get(number, Centre(x=shift.x, y=shift.y, n_movies=0))
+        self.centres[number] = centre.with_movie(shift)
+        self._count(shift)
+
+    def _count(self, shift: BeamShift) -> None:
         self.n_movies += 1
         self.first_at_s = min(self.first_at_s, shift.taken_at_s)
         self.last_at_s = max(self.last_at_s, shift.taken_at_s)
-        return number
 
     def _nearest(self, shift: BeamShift) -> int | None:
         distances = {
@@ -177,6 +190,18 @@ class ShiftGroups:
             )  # also by a group that was given up earlier, when places were told apart less well
             x, y = (float(value) for value in shifts[places == place][-MEMORY:].mean(0))
             self.centres[number] = Centre(x=x, y=y, n_movies=numbers.count(number))
+
+
+def group_name(name: str, number: int) -> str:
+    """Name of a group in RELION's optics table."""
+    return f"{name}-{number:03d}"
+
+
+def in_group(acquisition: Acquisition, name: str) -> Acquisition:
+    """Put a movie into the group that its beam shift tells."""
+    sources = {**acquisition.sources, "optics_group": BEAM_SHIFT}
+    notes = {field: note for field, note in acquisition.notes.items() if field != "optics_group"}
+    return replace(acquisition, optics_group=name, sources=sources, notes=notes)
 
 
 def nearest_session(sessions: Iterable[ShiftGroups], shift: BeamShift) -> ShiftGroups | None:

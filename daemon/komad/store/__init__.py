@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from komad.store.changes import WAITING_FOR_ARCHIVE
     from komad.store.koma import KnownNeighbours
     from komad.store.movies import Missing
+    from komad.store.optics_groups import Taken
     from komad.store.rows import FinishedMovie, GainCheckRow, HeldBy, PausedBy, StackSumRow, WorkerRow
     from komad.store.store import Store
 
@@ -24,6 +25,7 @@ __all__ = [
     "PausedBy",
     "StackSumRow",
     "Store",
+    "Taken",
     "WorkerRow",
 ]
 
@@ -32,6 +34,7 @@ _MODULES = {
     "KnownNeighbours": "koma",
     "Missing": "movies",
     "Store": "store",
+    "Taken": "optics_groups",
 }
 """Where a name comes from; all others are in `rows`."""
 

@@ -13,8 +13,10 @@ from komad.config import AcquisitionSettings, Processing
 from komad.errors import KomadError, ParameterError, StoreError
 from komad.model import Acquisition, Candidate, JobEvent, JobKind, JobState, Movie
 from komad.model.stems import folded, unique_stem
-from komad.store import changes
+from komad.optics.groups import in_group
+from komad.store import changes, optics_groups
 from komad.store.database import BUSY_TIMEOUT_S, Database
+from komad.store.optics_groups import Taken
 from komad.store.rows import HeldBy, acquisition_values, movie_from, movie_values, now
 from komad.store.tables import IS_HELD, jobs, movies, supplied
 
@@ -39,12 +41,14 @@ class Movies(Database):
         super().__init__(state_directory, patience_s=patience_s)
         self._stems = _Stems()
 
-    def add_movie(self, movie: Movie, *, held: Mapping[JobKind, str] | None = None) -> Movie | None:
+    def add_movie(
+        self, movie: Movie, *, held: Mapping[JobKind, str] | None = None, taken: Taken | None = None
+    ) -> Movie | None:
         """Add a movie and its two jobs; None when this very file is known already.
 
         The archive job is queued, or held when `held` gives a reason for it. The correct job waits for the archive;
         a reason for it in `held` is the sentence that says which parameters are missing. A file that could not be
-        described before is taken up again in its old row.
+        described before is taken up again in its old row. `taken` puts it into its optics group.
         """
         reasons = held or {}
         values = movie_values(movie) | {"missing": reasons.get(JobKind.CORRECT, "")}
@@ -60,6 +64,10 @@ class Movies(Database):
                 archive = changes.rows_of_movie(connection, movie_id)[JobKind.ARCHIVE]
                 event = JobEvent.RELEASE if archive.state == JobState.HELD else JobEvent.REQUEUE
                 changes.change(connection, archive, event, attempt=0, **changes.NO_ERROR)
+            if taken is not None:
+                grouped = in_group(movie.acquisition, optics_groups.assign(connection, movie_id, taken))
+                changed = {"acquisition": acquisition_values(grouped)}
+                connection.execute(update(movies).where(movies.c.movie_id == movie_id).values(changed))
             changes.settle_correct(connection, movie_id)
             return _movie(connection, movie_id)
 
@@ -166,11 +174,18 @@ class Movies(Database):
             rows = connection.execute(lacking.order_by(movies.c.movie_id.desc()).limit(limit)).all()
         return [movie_from(row) for row in rows]
 
-    def complete(self, movie: Movie, acquisition: Acquisition, *, missing: str) -> bool:
-        """Bind what became known of a movie later, unless somebody else did meanwhile; tells whether it was bound."""
+    def complete(
+        self, movie: Movie, acquisition: Acquisition, *, missing: str, taken: Taken | None = None
+    ) -> bool:
+        """Bind what became known of a movie later, unless somebody else did meanwhile; tells whether it was bound.
+
+        `taken` puts it into its optics group.
+        """
         with self.write() as connection:
             if _movie(connection, movie.movie_id).acquisition != movie.acquisition:
                 return False
+            if taken is not None:
+                acquisition = in_group(acquisition, optics_groups.assign(connection, movie.movie_id, taken))
             _set_acquisition(connection, movie.movie_id, acquisition, missing)
             return True
 

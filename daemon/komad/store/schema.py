@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 import komad
 from komad.errors import StoreError
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest migration. Kept here so that opening an up-to-date database need not import alembic."""
 
 

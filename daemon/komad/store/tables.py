@@ -1,4 +1,4 @@
-"""The tables: movies, their jobs and history, workers, devices, stack sums, KOMA windows, supplied values, meta.
+"""The tables: movies, jobs, history, workers, devices, stack sums, KOMA windows, optics groups, supplied values, meta.
 
 Times are UTC, ISO 8601 text with milliseconds (`komad.store.rows.now`), so that they sort and a person can read
 them. States, kinds and events are the values of the enums in `komad.model.job`.
@@ -187,6 +187,48 @@ koma_windows = Table(
 IS_QUEUED = jobs.c.state == literal_column("'queued'")
 IS_HELD = jobs.c.state == literal_column("'held'")
 IS_RUNNING = jobs.c.state == literal_column("'running'")
+
+optics_sessions = Table(
+    "optics_sessions",
+    metadata,
+    Column("session_id", Integer, primary_key=True),
+    # The watched folder, and the configured group with which the names of its groups begin.
+    Column("folder", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    # `optics.groups.ShiftGroups`.
+    Column("unit", Text, nullable=False),
+    Column("magnification", Float, nullable=False),
+    Column("first_at_s", Float, nullable=False),
+    Column("last_at_s", Float, nullable=False),
+    Column("tolerance", Float, nullable=False),
+    Column("n_movies", Integer, nullable=False),
+    Column("n_reviewed", Integer, nullable=False),
+)
+
+optics_groups = Table(
+    "optics_groups",
+    metadata,
+    Column("group_id", Integer, primary_key=True),
+    Column("session_id", ForeignKey("optics_sessions.session_id"), nullable=False, index=True),
+    # That of the session; number is never given twice for it.
+    Column("name", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("x", Float, nullable=False),
+    Column("y", Float, nullable=False),
+    Column("n_movies", Integer, nullable=False),
+    # Whether movies can still join it.
+    Column("is_open", Boolean, nullable=False),
+    UniqueConstraint("name", "number"),
+)
+
+optics_shifts = Table(
+    "optics_shifts",
+    metadata,
+    Column("movie_id", ForeignKey("movies.movie_id"), primary_key=True),
+    Column("group_id", ForeignKey("optics_groups.group_id"), nullable=False, index=True),
+    Column("x", Float, nullable=False),
+    Column("y", Float, nullable=False),
+)
 
 supplied = Table(
     "supplied",
