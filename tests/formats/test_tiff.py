@@ -247,13 +247,3 @@ def test_pictures_that_are_no_frames(
     tifffile.imwrite(tmp_path / "m.tif", pixels, **page)
     with pytest.raises(MovieError, match=message):
         movies.read_header(tmp_path / "m.tif")
-
-
-def test_eer_is_named(tmp_path: Path) -> None:
-    """An EER movie is told by its compression, with advice."""
-    path = write_tiff_movie(tmp_path / "m.eer", counts((1, 8, 9)), compression="lzw")
-    raw = bytearray(path.read_bytes())
-    struct.pack_into("<H", raw, tag_value_at(raw, page_directories(raw)[0], 259), 65001)
-    path.write_bytes(raw)
-    with pytest.raises(MovieError, match="EER movie"):
-        movies.read_header(path)

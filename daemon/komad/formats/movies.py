@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from komad.errors import MovieError, MovieTruncatedError
 from komad.formats import tiff
+from komad.formats.eer import EerReader, is_eer
 from komad.formats.frame_files import FrameFilesReader, is_frames
 from komad.formats.limits import refuse_too_large
 from komad.formats.mrc import HEADER_BYTES, MrcReader, parse_header
@@ -62,8 +63,8 @@ def read_header(path: Path) -> MovieHeader:
 def check_complete(path: Path) -> None:
     """Look, cheaply, whether the file holds all that its header promises.
 
-    MRC: its length. MRCZ: the chain of chunks. TIFF: the chain of pages, every strip inside the file, the last one
-    decodes. Compressed: its end, and the length that it tells. Frames in files: that none is missing, and each of
+    MRC: its length. MRCZ: the chain of chunks. TIFF and EER: the chain of pages, every strip inside the file, the last
+    one decodes. Compressed: its end, and the length that it tells. Frames in files: that none is missing, and each of
     them.
 
     Raises
@@ -79,7 +80,7 @@ def check_complete(path: Path) -> None:
 
 def open_movie(
     path: Path,
-    rendering: EerRendering | None = None,  # noqa: ARG001
+    rendering: EerRendering | None = None,
 ) -> MovieReader:
     """Open a movie for reading single frames. Close it, or use it in a `with` statement. Errors as `identify`.
 
@@ -99,6 +100,8 @@ def open_movie(
                 return MrczReader(source)
             case MovieFormat.TIFF:
                 return tiff.TiffReader(source)
+            case MovieFormat.EER:
+                return EerReader(source, rendering)
             case other:
                 raise MovieError(f"{path} is a movie of kind {other}, which cannot be read")
     except BaseException:
@@ -134,7 +137,8 @@ def _identify(source: SourceFile) -> tuple[MovieFormat, Packing | None]:
     start = source.read(0, HEADER_BYTES)
     packing = None if start[208:212] == b"MAP " else packing_of(source, start)
     if packing is None:
-        return _kind(start, source.path), None
+        kind = _kind(start, source.path)
+        return (MovieFormat.EER if kind is MovieFormat.TIFF and is_eer(source) else kind), None
     start = packing.start(HEADER_BYTES)
     if packing_of(source, start) is not None:
         raise MovieError(f"{source.path} is compressed twice; unpack it once, or as a whole")

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import tifffile
 
 from komad.errors import MovieError, MovieTruncatedError
-from komad.formats.limits import MOST_FRAMES, refuse_impossible, refuse_too_large
+from komad.formats.limits import refuse_impossible, refuse_too_large
 from komad.formats.mrc import MAX_SIDE, PIXEL_SIZE_RANGE_ANGSTROM
+from komad.formats.pages import directories
 from komad.formats.reader import MovieReader
 from komad.formats.source import SourceFile, explained
 from komad.model import MovieFormat, MovieHeader
@@ -21,8 +22,6 @@ SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """Classic and big TIFF, little and big endian."""
 LZW = 5
 COMPRESSIONS = {1: "none", LZW: "LZW", 8: "deflate", 32946: "deflate", 50000: "zstd"}
-EER = frozenset({65000, 65001, 65002})
-"""Compressions that make a TIFF an EER movie."""
 DTYPES = frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"})
 RESOLUTION_UNIT_ANGSTROM = {2: 2.54e8, 3: 1e8}
 """Inch and centimetre."""
@@ -37,7 +36,7 @@ class TiffReader(MovieReader):
     """A multi-page TIFF movie: one page per frame, all of the same size and type."""
 
     def __init__(self, source: SourceFile) -> None:
-        n_pages = _count_pages(source)
+        n_pages = sum(1 for _ in directories(source))
         try:
             self._pages = _read_pages(source, n_pages)
             header = _header(source, self._pages)
@@ -120,48 +119,8 @@ def _read_pages(source: SourceFile, n_pages: int) -> list[tifffile.TiffPage]:
         return [tiff.pages[index].aspage() for index in range(n_pages)]
 
 
-def _count_pages(source: SourceFile) -> int:
-    """Walk the chain of page directories to its end (tifffile stops at a broken link without an error)."""
-    start = source.read(0, 16)
-    order = "<" if start[:2] == b"II" else ">"
-    is_big = 43 in start[2:4]
-    n_tags_format, tag_bytes, link_format = (
-        (f"{order}Q", 20, f"{order}Q") if is_big else (f"{order}H", 12, f"{order}I")
-    )
-
-    def number(form: str, at: int, what: str) -> int:
-        raw = source.read(at, struct.calcsize(form))
-        if len(raw) < struct.calcsize(form):
-            raise MovieTruncatedError(
-                f"{source.path} ends at byte {source.size_bytes}; {what} should be at byte {at}: it is still being "
-                "written, or its copy was cut off"
-            )
-        return int(struct.unpack(form, raw)[0])
-
-    offset = number(link_format, 8 if is_big else 4, "the place of the first page")
-    if offset == 0:
-        raise MovieTruncatedError(f"{source.path} has no pages yet: its TIFF header names no first page")
-    visited: set[int] = set()
-    while offset:
-        if offset in visited:
-            raise MovieError(
-                f"{source.path}: the chain of TIFF pages runs in a circle after page {len(visited)}"
-            )
-        visited.add(offset)
-        if len(visited) > MOST_FRAMES:
-            raise MovieError(f"{source.path} has more than {MOST_FRAMES} pages, which no movie has")
-        n_tags = number(n_tags_format, offset, f"page {len(visited)}")
-        link_at = offset + struct.calcsize(n_tags_format) + n_tags * tag_bytes
-        offset = number(link_format, link_at, f"the end of the directory of page {len(visited)}")
-    return len(visited)
-
-
 def _header(source: SourceFile, pages: list[tifffile.TiffPage]) -> MovieHeader:
     first = pages[0]
-    if first.compression in EER:
-        raise MovieError(
-            f"{source.path} is an EER movie, which this version cannot read; export it as TIFF or MRC"
-        )
     if first.compression not in COMPRESSIONS:
         raise MovieError(
             f"{source.path} is compressed with TIFF scheme {int(first.compression)}; known are "
