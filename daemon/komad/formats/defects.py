@@ -42,6 +42,11 @@ class Defects:
     map_size: tuple[int, int] | None = None
     """(ny, nx) of a map as it is in its file; None for lists."""
 
+    @property
+    def part(self) -> float:
+        """Of the pixels that is bad."""
+        return np.count_nonzero(self.pixels) / self.pixels.size
+
 
 def read_defects(path: Path, shape: tuple[int, int]) -> Defects:
     """Read which pixels of a frame (ny, nx) are bad.
@@ -62,18 +67,15 @@ def read_defects(path: Path, shape: tuple[int, int]) -> Defects:
         defects = _map(path, shape)
     else:
         lines = list(_lines(text))
-        defects = _marked(
-            _serialem(lines, path, shape) if _is_serialem(lines) else _boxes(lines, path), shape
-        )
-    bad = np.count_nonzero(defects.pixels)
+        defects = marked(_serialem(lines, path, shape) if _is_serialem(lines) else _boxes(lines, path), shape)
     if defects.n_given and defects.n_outside == defects.n_given:
         raise ReferenceFileError(
             f"{path}: all {defects.n_given} defects lie outside of frames of {shape[1]} x {shape[0]} pixels; give the "
             "defects of this camera and mode"
         )
-    if bad > MOST_BAD * defects.pixels.size:
+    if defects.part > MOST_BAD:
         raise ReferenceFileError(
-            f"{path} marks {bad / defects.pixels.size:.0%} of the pixels as bad: a map is 0 where a pixel is good"
+            f"{path} marks {defects.part:.0%} of the pixels as bad: a map is 0 where a pixel is good"
         )
     return defects
 
@@ -119,8 +121,8 @@ def _map(path: Path, shape: tuple[int, int]) -> Defects:
     return Defects(pixels=bad_for(pixels, shape), n_given=int(np.count_nonzero(pixels)), map_size=(ny, nx))
 
 
-def _marked(boxes: Iterable[Box], shape: tuple[int, int]) -> Defects:
-    """Mark boxes, given in pixels of the frame and MRC row order; parts outside are ignored."""
+def marked(boxes: Iterable[Box], shape: tuple[int, int]) -> Defects:
+    """Mark boxes, given in pixels of a picture of this `shape` (ny, nx) and its rows; parts outside are ignored."""
     ny, nx = shape
     pixels = np.zeros(shape, dtype=np.bool_)
     n_given = n_outside = 0

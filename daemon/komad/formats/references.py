@@ -12,9 +12,11 @@ import numpy.typing as npt
 
 from komad.detector.gain import orient
 from komad.errors import ReferenceFileError
-from komad.formats.defects import read_defects
-from komad.formats.grids import dark_for, factor_for, fits
+from komad.formats.defects import MOST_BAD, marked, read_defects
+from komad.formats.falcon import read_header_defects
+from komad.formats.grids import bad_for, dark_for, factor_for, fits
 from komad.formats.images import read_image
+from komad.formats.movies import open_movie
 from komad.model import ReferenceFile, References
 
 N_CACHED = 2
@@ -47,14 +49,13 @@ def load(references: References, shape: tuple[int, int]) -> LoadedReferences:
     ReferenceFileError
         A file cannot be read or does not fit the frames; the message names both sizes and what to try.
     """
-    gain, dark, defects = references.gain, references.dark, references.defects
-    factor = _gain(_gain_of(references), shape) if gain else None
-    offset = _dark(dark, shape) if dark else None
-    bad = _defects(defects, shape) if defects else None
+    factor = _gain(replace(references, dark=None, defects=None), shape) if references.gain else None
+    offset = _dark(references.dark, shape) if references.dark else None
+    bad = _bad(replace(references, dark=None), shape)
     return LoadedReferences(
         gain=factor.image if factor else None,
         dark=offset.image if offset else None,
-        defects=bad.image if bad else None,
+        defects=bad.image,
         warnings=tuple(warning for each in (factor, offset, bad) if each for warning in each.warnings),
     )
 
@@ -62,13 +63,11 @@ def load(references: References, shape: tuple[int, int]) -> LoadedReferences:
 @lru_cache(4 * N_CACHED)
 def check(references: References, shape: tuple[int, int]) -> None:
     """Raise as `load` would; no array stays in memory."""
-    gain, dark, defects = references.gain, references.dark, references.defects
-    if gain:
-        _gain.__wrapped__(_gain_of(references), shape)
-    if dark:
-        _dark.__wrapped__(dark, shape)
-    if defects:
-        _defects.__wrapped__(defects, shape)
+    if references.gain:
+        _gain.__wrapped__(references, shape)
+    if references.dark:
+        _dark.__wrapped__(references.dark, shape)
+    _bad.__wrapped__(references, shape)
 
 
 def read_gain(file: ReferenceFile) -> npt.NDArray[np.float32]:
@@ -121,13 +120,9 @@ def _factor(
 class _Fitted:
     """A reference in pixels of the frames."""
 
-    image: npt.NDArray[Any]
+    image: Any
+    """(ny, nx); None where no pixel is known to be bad."""
     warnings: tuple[str, ...]
-
-
-def _gain_of(references: References) -> References:
-    """What the gain depends on."""
-    return replace(references, dark=None, defects=None)
 
 
 @lru_cache(N_CACHED)
@@ -159,7 +154,19 @@ def _dark(file: ReferenceFile, shape: tuple[int, int]) -> _Fitted:
 
 
 @lru_cache(N_CACHED)
-def _defects(file: ReferenceFile, shape: tuple[int, int]) -> _Fitted:
+def _bad(references: References, shape: tuple[int, int]) -> _Fitted:
+    """The defects that are configured, and those in the header of the gain."""
+    found = [_listed(references.defects, shape)] if references.defects else []
+    if references.gain:
+        found += _in_header(references, references.gain, shape)
+    pixels = [each.image for each in found if each.image is not None]
+    return _Fitted(
+        np.logical_or.reduce(pixels) if pixels else None,
+        tuple(warning for each in found for warning in each.warnings),
+    )
+
+
+def _listed(file: ReferenceFile, shape: tuple[int, int]) -> _Fitted:
     defects = read_defects(file.path, shape)
     warnings = list(_notice("defects", file, defects.map_size or shape, shape))
     if defects.n_outside:
@@ -168,6 +175,40 @@ def _defects(file: ReferenceFile, shape: tuple[int, int]) -> _Fitted:
             f"{shape[1]} x {shape[0]} pixels, and are ignored"
         )
     return _Fitted(defects.pixels, tuple(warnings))
+
+
+def _in_header(references: References, gain: ReferenceFile, shape: tuple[int, int]) -> Iterator[_Fitted]:
+    """Give the defects in the header of the gain, which lie as it does; what cannot be used is told."""
+    header = read_header_defects(gain.path)
+    if header is None:
+        return
+    place = f"the header of {gain.original_path}"
+    warnings = []
+    if header.unreadable:
+        warnings.append(
+            f"{place} lists defects that cannot be read ({'; '.join(header.unreadable)}): name them with "
+            "references.defects"
+        )
+    with open_movie(gain.path) as picture:
+        defects = marked(header.boxes, (picture.header.ny, picture.header.nx))
+    if defects.n_outside:
+        warnings.append(
+            f"{defects.n_outside} of {defects.n_given} defects in {place} lie outside, and are ignored"
+        )
+    if defects.part > MOST_BAD:
+        warnings.append(f"{place} marks {defects.part:.0%} of the pixels as bad, which is not believed")
+        yield _Fitted(None, tuple(warnings))
+        return
+    rows = defects.pixels if references.gain_rows_as_eer else defects.pixels[::-1]
+    turned = orient(rows, gain_rot=references.gain_rot, gain_flip=references.gain_flip)
+    pixels = bad_for(turned, shape)
+    if pixels.any():
+        warnings.insert(
+            0,
+            f"{place} lists {defects.n_given - defects.n_outside} defects: {np.count_nonzero(pixels)} pixels of the "
+            "frames are bad",
+        )
+    yield _Fitted(pixels, tuple(warnings))
 
 
 BROUGHT = {
