@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from komad.errors import ConfigError
+from komad.model.frame_names import FrameNames
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -82,8 +83,19 @@ class WatchFolder(Section):
 
     directory: Path
     """The folder; it need not exist yet (a network mount may come later)."""
-    patterns: tuple[str, ...] = ("*.mrc", "*.mrcs", "*.mrcz", "*.tif", "*.tiff", "*.eer")
-    """File names that are movies."""
+    patterns: tuple[str, ...] = (
+        "*.mrc",
+        "*.mrcs",
+        "*.mrc.bz2",
+        "*.mrc.xz",
+        "*.mrc.zst",
+        "*.mrc.gz",
+        "*.mrcz",
+        "*.tif",
+        "*.tiff",
+        "*.eer",
+    )
+    """File names that are movies; of no meaning with `frame_files`."""
     ignore: tuple[str, ...] = (
         ".*",
         "*.tmp",
@@ -99,15 +111,46 @@ class WatchFolder(Section):
     )
     """File and folder names that never are: temporary names, gain references. Files named under `references` are
     left out without being listed."""
+    frame_files: str | None = None
+    """How files are named where each frame is one: "{movie}_frame{frame}.mrc". Then these alone are looked at."""
+    frames_per_movie: Annotated[int, Field(ge=1)] | None = None
+    """Frames of such a movie; when left out, it is complete when none was added for `frame_settle_s` and their numbers
+    have no gap."""
+    frame_settle_s: NonNegative = 30.0
+    """Seconds without a new frame after which a movie has all of them."""
     recursive: bool = True
     """Look into sub-folders."""
     acquisition: AcquisitionSettings = AcquisitionSettings()
     """Optics and dose of movies in this folder."""
     references: ReferenceSettings = ReferenceSettings()
     """Gain, dark and defects for movies in this folder."""
+    epu_session: Path | None = None
+    """Folder of EPU's session (that with `Images-Disc1`): a movie's `.xml` is found there by name. Needed where movies
+    are written to another disk."""
+    optics_groups: Literal["one", "beam_shift"] = "one"
+    """Movies of the folder are one optics group, acquisition.optics_group, or one for each beam shift, named after it
+    (opticsGroup1-001, ...): for image shift acquisition, as AFIS in EPU and multi-shot in SerialEM."""
+    beam_shift_tolerance: Literal["auto"] | Positive = "auto"
+    """How far from its group's centre a movie may be, in the sidecar's unit: EPU's BeamShift has none, SerialEM's
+    ImageShift is in µm. auto: found from the shifts."""
     tilt_series_mdoc: Path | None = None
     """SerialEM's `.mdoc` of a tilt series, or the folder of such files: movies wait until one lists them, and are
     weighted with the dose of the tilts before. Needed where these files do not lie beside the movies."""
+
+    @field_validator("frame_files")
+    @classmethod
+    def _is_template(cls, template: str | None) -> str | None:
+        if template is not None:
+            FrameNames(template)
+        return template
+
+    @model_validator(mode="after")
+    def _frames_are_files(self) -> Self:
+        if self.frames_per_movie is not None and self.frame_files is None:
+            raise ValueError(
+                "frames_per_movie is for movies of one file for each frame: name them with frame_files"
+            )
+        return self
 
 
 class Watching(Section):
@@ -542,6 +585,7 @@ def _anchored(settings: Settings, base: Path) -> Settings:
             update={
                 "directory": at(folder.directory),
                 "tilt_series_mdoc": at(folder.tilt_series_mdoc),
+                "epu_session": at(folder.epu_session),
                 "references": folder.references.model_copy(
                     update={
                         name: at(getattr(folder.references, name)) for name in ("gain", "dark", "defects")

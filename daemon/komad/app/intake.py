@@ -14,6 +14,7 @@ import structlog
 from komad.app.references import reference_directory
 from komad.config import Processing, Settings
 from komad.errors import KomadError, MovieChangedError, MovieMissingError, ParameterError
+from komad.formats.frame_files import status_of
 from komad.formats.references import check as check_fit
 from komad.ingest import describe, missing_parameters, reconsider, references
 from komad.ingest.describe import stem_of
@@ -81,7 +82,8 @@ class Intake:
 
     def report(self, candidate: Candidate, error: KomadError) -> None:
         """Add a file that is no movie, so that a person sees it."""
-        movie_id = self._store.add_unreadable(candidate, stem=stem_of(candidate.path), error=error)
+        stem = stem_of(candidate.path, self._settings.watch[candidate.folder].frame_files)
+        movie_id = self._store.add_unreadable(candidate, stem=stem, error=error)
         if movie_id is not None:
             logger.warning(
                 "failed", movie=candidate.path.name, movie_id=movie_id, code=error.code, error=str(error)
@@ -164,9 +166,11 @@ class Intake:
         """Do as a person asked who retried a file that could not be described."""
         candidate = found
         try:
-            status = found.path.stat()
+            status = status_of(found.path)
             folder = self._folder_of(found.path)
-            candidate = replace(found, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, folder=folder)
+            candidate = replace(
+                found, size_bytes=status.size_bytes, mtime_ns=status.mtime_ns, folder=folder
+            )
             self._add(self._describe(candidate))
         except OSError as error:
             self.report(candidate, MovieMissingError(f"{found.path}: cannot be read ({error.strerror})"))

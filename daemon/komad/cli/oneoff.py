@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from komad.config import Archive, Output, Processing, WatchFolder
 from komad.errors import MovieMissingError, ParameterError
+from komad.formats.frame_files import check_count, status_of
 from komad.formats.images import is_foreign
 from komad.ingest import describe, missing_parameters
 from komad.model import Candidate, Movie
@@ -91,10 +92,11 @@ def find_movies(given: Sequence[Path], folder: WatchFolder, output: Path | None 
     given_files = [
         path for path in (references.gain, references.dark, references.defects) if path is not None
     ]
+    everything = Selection(folder)
     found: list[Path] = []
     for path in given:
         if not path.is_dir():
-            found.append(path)
+            found += _grouped([path], everything)
             continue
         if path.resolve() == output:
             raise ParameterError(
@@ -105,11 +107,17 @@ def find_movies(given: Sequence[Path], folder: WatchFolder, output: Path | None 
             names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
         except OSError as error:
             raise ParameterError(f"{path} cannot be read: {error.strerror}") from error
-        movies = [path / name for name in names if selection.is_movie(name, str(path.resolve() / name))]
+        files = [path / name for name in names if selection.is_movie(name, str(path.resolve() / name))]
+        movies = _grouped(files, selection)
         if not movies:
             raise ParameterError(f"{path} holds no file named {' or '.join(folder.patterns)}; see --pattern")
         found += movies
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
+
+
+def _grouped(files: Sequence[Path], selection: Selection) -> list[Path]:
+    """Movies that files are, or are frames of."""
+    return list(dict.fromkeys(Path(selection.movie_of(str(file)) or file) for file in files))
 
 
 def done_before(settings: OneOff) -> set[Path]:
@@ -129,10 +137,10 @@ def _is_done(path: Path, stems: Mapping[str, str], directory: Path) -> bool:
         return False
     try:
         made_of = json.loads((directory / f"{stem}{SUFFIXES['details']}").read_bytes())["movie_file"]
-        status = path.stat()
+        status = status_of(path)
     except (OSError, ValueError):
         return False  # doing it again puts it right, or says what is wrong
-    return (made_of["size_bytes"], made_of["mtime_ns"]) == (status.st_size, status.st_mtime_ns)
+    return (made_of["size_bytes"], made_of["mtime_ns"]) == (status.size_bytes, status.mtime_ns)
 
 
 def describe_movie(path: Path, settings: OneOff, index: SessionIndex) -> Movie:
@@ -148,10 +156,11 @@ def describe_movie(path: Path, settings: OneOff, index: SessionIndex) -> Movie:
     """
     given, path = path, path.resolve()
     try:
-        status = path.stat()
+        status = status_of(path)
     except OSError as error:
         raise MovieMissingError(f"{path}: cannot be read ({error.strerror})") from error
-    candidate = Candidate(path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, folder=0)
+    candidate = Candidate(path=path, size_bytes=status.size_bytes, mtime_ns=status.mtime_ns, folder=0)
+    check_count(path, settings.folder.frames_per_movie)
     movie = describe(candidate, settings.folder, settings.processing, reference_directory=None)
     if settings.tilt is not None:
         movie = _as_tilt(movie, settings.movies.index(given), settings.tilt)

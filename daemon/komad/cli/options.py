@@ -67,7 +67,25 @@ Patterns = Annotated[
         "--pattern",
         metavar="NAME",
         help="Which files of a folder are movies, as 'Stack_*Raw.mrc'; repeatable.",
-        show_default="*.mrc *.mrcs *.mrcz *.tif *.tiff *.eer",
+        show_default="*.mrc *.mrcs *.mrc.bz2 *.mrc.xz *.mrc.zst *.mrc.gz *.mrcz *.tif *.tiff *.eer",
+        rich_help_panel=INPUT,
+    ),
+]
+FrameFiles = Annotated[
+    str | None,
+    typer.Option(
+        "--frame-files",
+        metavar="TEMPLATE",
+        help="How files are named where each frame is one: '{movie}_frame{frame}.mrc'.",
+        rich_help_panel=INPUT,
+    ),
+]
+FramesPerMovie = Annotated[
+    int | None,
+    typer.Option(
+        "--frames-per-movie",
+        metavar="N",
+        help="With --frame-files: how many frames a movie must have.",
         rich_help_panel=INPUT,
     ),
 ]

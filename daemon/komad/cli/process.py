@@ -31,6 +31,8 @@ def process(
     *,
     patterns: option.Patterns = None,
     ignore: option.Ignore = None,
+    frame_files: option.FrameFiles = None,
+    frames_per_movie: option.FramesPerMovie = None,
     skip_done: option.SkipDone = False,
     tilt: option.Tilt = None,
     tilt_series_mdoc: option.TiltMdoc = None,

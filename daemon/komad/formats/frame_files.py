@@ -1,8 +1,4 @@
-"""Movies of one file for each frame, seen as one.
-
-Such a movie has a path that no file has: that of its frames with `{frame}` where their number is, as
-`/data/a_frame{frame}.mrc`. Everything that is needed to find the files is in it.
-"""
+"""Movies of one file for each frame, seen as one; how they are named, `model.frame_names` says."""
 
 from __future__ import annotations
 
@@ -22,8 +18,8 @@ from komad.errors import MovieError, MovieMissingError, MovieTruncatedError
 from komad.formats.reader import MovieReader
 from komad.formats.source import SourceFile, explained
 from komad.model import MovieFormat, MovieHeader
+from komad.model.frame_names import FRAME, is_frames
 
-MOVIE, FRAME = "{movie}", "{frame}"
 END_BYTES = 1 << 16
 """Of each file that counts for a fingerprint, at its start and at its end."""
 N_TOLD = 5
@@ -39,49 +35,6 @@ class FileStatus:
     """Of several: the newest, but what is below a millisecond is a checksum over names, sizes and times of all."""
     ctime_ns: int
     """The newest."""
-
-
-class FrameNames:
-    """Which files are frames of which movie: a template as `{movie}_frame{frame}.mrc`.
-
-    `{frame}` is the number of the frame, in any number of digits, and belongs to the file name; `{movie}` is any text
-    within one name of the path. The rest is taken as it is, without regard to case. A template with folders, as
-    `{movie}/raw_{frame}.tif`, is compared with the end of the path.
-
-    Raises
-    ------
-    ValueError
-        It has not just one of each, or no place for the number in the file name.
-    """
-
-    def __init__(self, template: str) -> None:
-        if template.count(MOVIE) != 1 or template.count(FRAME) != 1:
-            raise ValueError(f"'{template}' must hold {MOVIE} and {FRAME}, each once")
-        if FRAME not in template.rpartition("/")[2]:
-            raise ValueError(f"'{template}' must have {FRAME} in the name of the file, not of a folder")
-        pattern = re.escape(template.strip("/"))
-        pattern = pattern.replace(re.escape(MOVIE), "(?P<movie>[^/]+?)")
-        pattern = pattern.replace(re.escape(FRAME), "(?P<frame>[0-9]+)")
-        self._pattern = re.compile(f"(?:.*/)?{pattern}", re.IGNORECASE | re.DOTALL)
-        # A movie's own path has the word where its files have the number.
-        self._of_movie = re.compile(
-            f"(?:.*/)?{pattern}".replace("[0-9]+", re.escape(FRAME)), re.IGNORECASE | re.DOTALL
-        )
-
-    def movie_of(self, path: str) -> str | None:
-        """Path of the movie that a file is a frame of; None when it is none."""
-        found = self._pattern.fullmatch(path)
-        return found and f"{path[: found.start('frame')]}{FRAME}{path[found.end('frame') :]}"
-
-    def name_of(self, path: str) -> str | None:
-        """What stands for `{movie}` in the path of a movie; None when it is not of this template."""
-        found = self._of_movie.fullmatch(path)
-        return found and found["movie"]
-
-
-def is_frames(path: Path) -> bool:
-    """Whether a path is that of a movie of several files."""
-    return FRAME in path.name
 
 
 def list_frames(path: Path) -> list[tuple[int, Path]]:
@@ -155,7 +108,11 @@ def check_count(path: Path, wanted: int | None) -> None:
 
 
 def joined(files: Iterable[tuple[str, os.stat_result]]) -> FileStatus:
-    """What the files of a movie look like together."""
+    """What the files of a movie look like together; one file is as it is."""
+    files = list(files)
+    if len(files) == 1:
+        ((_, status),) = files
+        return FileStatus(size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns)
     facts = sorted((name, status.st_size, status.st_mtime_ns, status.st_ctime_ns) for name, status in files)
     digest = hashlib.sha256(repr([fact[:3] for fact in facts]).encode("utf-8", "surrogateescape")).digest()
     newest = max(fact[2] for fact in facts)
@@ -176,8 +133,7 @@ def status_of(path: Path) -> FileStatus:
         if not files:
             raise FileNotFoundError(2, os.strerror(2), str(path))
         return joined((file.name, file.stat()) for _, file in files)
-    status = path.stat()
-    return FileStatus(size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns)
+    return joined([(path.name, path.stat())])
 
 
 def open_source(path: Path) -> SourceFile:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from komad.errors import MovieError, MovieTruncatedError
 from komad.formats import tiff
 from komad.formats.eer import EerReader, is_eer
-from komad.formats.frame_files import FrameFilesReader, is_frames
+from komad.formats.frame_files import FrameFilesReader
 from komad.formats.limits import refuse_too_large
 from komad.formats.mrc import HEADER_BYTES, MrcReader, parse_header
 from komad.formats.mrcz import MrczReader
@@ -21,6 +21,7 @@ from komad.formats.reader import MovieReader
 from komad.formats.source import SourceFile
 from komad.formats.unpacking import Packing, packing_of
 from komad.model import EerRendering, MovieFormat, MovieHeader
+from komad.model.frame_names import is_frames
 
 __all__ = ["MovieReader", "check_complete", "identify", "open_movie", "read_frames", "read_header"]
 

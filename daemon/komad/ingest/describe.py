@@ -9,12 +9,13 @@ from pathlib import Path
 
 from komad.config import Processing, WatchFolder
 from komad.errors import MovieChangedError, ParameterError
+from komad.formats.frame_files import open_source
 from komad.formats.movies import open_movie, read_header
-from komad.formats.source import SourceFile
 from komad.ingest import references, sidecars
 from komad.ingest.acquisition import resolve
 from komad.ingest.rendering import as_written, choose_rendering, header_as_written, is_same, rendered
 from komad.model import Acquisition, Candidate, Movie, MovieHeader
+from komad.model.frame_names import as_one_file
 from komad.model.stems import MAX_STEM_BYTES
 
 
@@ -68,7 +69,7 @@ def describe(
         size_bytes=candidate.size_bytes,
         mtime_ns=candidate.mtime_ns,
         fingerprint=fingerprint,
-        stem=stem_of(candidate.path),
+        stem=stem_of(candidate.path, folder.frame_files),
         header=header,
         acquisition=acquisition,
         references=references.bind(folder.references, reference_directory, header.format),
@@ -106,7 +107,7 @@ def _acquisition(
     supplied: Mapping[str, object] | None,
     bound: Acquisition | None = None,
 ) -> Acquisition:
-    reading = sidecars.find(path, header, folder.tilt_series_mdoc)
+    reading = sidecars.find(as_one_file(path, folder.frame_files), header, folder.tilt_series_mdoc)
     acquisition = resolve(header, folder.acquisition, reading, supplied=supplied, bound=bound)
     doses = acquisition.frame_doses
     if doses is not None and len(doses) != header.n_frames:
@@ -118,13 +119,13 @@ def _acquisition(
     return acquisition
 
 
-def stem_of(path: Path) -> str:
-    """Name of all outputs of a movie: its file name without the suffix.
+def stem_of(path: Path, frame_files: str | None = None) -> str:
+    """Name of all outputs of a movie: its file name without the suffix; of frames in files, the part `{movie}`.
 
     RELION replaces dots by underscores; white space would break STAR tables and `@` means a slice of a stack. A name
     that leaves no room for suffixes is cut.
     """
-    name = re.sub(r"[^\w+-]", "_", path.stem)
+    name = re.sub(r"[^\w+-]", "_", as_one_file(path, frame_files).stem)
     return name.encode()[:MAX_STEM_BYTES].decode(errors="ignore")
 
 
@@ -133,7 +134,7 @@ def _fingerprint(candidate: Candidate) -> str:
 
     Raises MovieMissingError, or MovieChangedError when size or mtime are not those that were found.
     """
-    with SourceFile(candidate.path) as source:
+    with open_source(candidate.path) as source:
         status = source.status()
         if (status.st_size, status.st_mtime_ns) != (candidate.size_bytes, candidate.mtime_ns):
             raise MovieChangedError(f"{candidate.path}: changed since it was found; it is looked at again")

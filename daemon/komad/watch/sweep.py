@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from komad.config import WatchFolder
+from komad.formats.frame_files import FileStatus, joined, status_of
+from komad.model.frame_names import FrameNames
 from komad.watch.settle import Observation
 
 RECHECK_EVERY = 8
@@ -66,11 +68,22 @@ class Selection:
         self.recursive = folder.recursive
         self._movie = _compile(folder.patterns)
         self._ignored = _compile(folder.ignore)
+        self.frames = FrameNames(folder.frame_files) if folder.frame_files else None
         self._leave_out = {str(path) for path in leave_out} - {self.root}
 
     def is_movie(self, name: str, path: str) -> bool:
-        """Tell whether a file is a movie, by its name."""
-        return bool(self._movie(name)) and not self._ignored(name) and path not in self._leave_out
+        """Tell whether a file is a movie, or a frame of one, by its name."""
+        if self.frames is not None and self.movie_of(path) is None and self.frames.name_of(path) is None:
+            return False
+        return (
+            (self.frames is not None or bool(self._movie(name)))
+            and not self._ignored(name)
+            and path not in self._leave_out
+        )
+
+    def movie_of(self, path: str) -> str | None:
+        """Path of the movie that a file is, or is a frame of; None for other files where frames are files."""
+        return path if self.frames is None else self.frames.movie_of(path)
 
     def enters(self, name: str, path: str) -> bool:
         """Tell whether a sub-folder is looked into."""
@@ -93,10 +106,13 @@ def _compile(patterns: Sequence[str]) -> Callable[[str], re.Match[str] | None]:
     ).match
 
 
-def look(path: str | os.DirEntry[str]) -> Observation:
-    """Look at a file; a link shows the file it leads to. Raises OSError."""
-    status = path.stat() if isinstance(path, os.DirEntry) else os.stat(path)  # noqa: PTH116
-    return Observation(size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, ctime_ns=status.st_ctime_ns)
+def look(path: str) -> Observation:
+    """Look at a movie, of one file or of several; a link shows the file it leads to. Raises OSError."""
+    return _observation(status_of(Path(path)))
+
+
+def _observation(status: FileStatus) -> Observation:
+    return Observation(size_bytes=status.size_bytes, mtime_ns=status.mtime_ns, ctime_ns=status.ctime_ns)
 
 
 def sweep(
@@ -119,6 +135,7 @@ def sweep(
     while directories:
         directory = directories.pop()
         on_look()
+        frames: dict[str, list[os.DirEntry[str]]] = {}
         try:
             with os.scandir(directory) as entries:
                 for entry in entries:
@@ -126,10 +143,18 @@ def sweep(
                         if selection.enters(entry.name, entry.path):
                             directories.append(entry.path)
                     elif (
-                        entry.path in waiting or not known.may_skip(entry.path, turn)
-                    ) and selection.is_movie(entry.name, entry.path):
-                        on_look()
-                        _look_at(entry, known, found)
+                        (movie := selection.movie_of(entry.path)) is not None
+                        and (movie in waiting or not known.may_skip(movie, turn))
+                        and selection.is_movie(entry.name, entry.path)
+                    ):
+                        if selection.frames is None:
+                            on_look()
+                            _look_at(movie, [entry], known, found)
+                        else:
+                            frames.setdefault(movie, []).append(entry)
+            for movie, files in frames.items():
+                on_look()
+                _look_at(movie, files, known, found)
         except FileNotFoundError as error:
             if directory == selection.root:
                 found.errors[directory] = _reason(error)
@@ -148,19 +173,21 @@ def is_text(path: str) -> bool:
     return True
 
 
-def _look_at(entry: os.DirEntry[str], known: KnownFiles, found: Sweep) -> None:
-    if not is_text(entry.path):
-        found.errors[ascii(entry.path)] = "the name is not valid UTF-8, rename it"
+def _look_at(path: str, files: Sequence[os.DirEntry[str]], known: KnownFiles, found: Sweep) -> None:
+    """Look at a movie, of one file or of several."""
+    if not is_text(path):
+        found.errors[ascii(path)] = "the name is not valid UTF-8, rename it"
         return
     try:
-        if entry.is_file():
-            seen = look(entry)
-            if not known.has(entry.path, seen):
-                found.files[entry.path] = seen
+        statuses = [(file.name, file.stat()) for file in files if file.is_file()]
+        if statuses:
+            seen = _observation(joined(statuses))
+            if not known.has(path, seen):
+                found.files[path] = seen
     except FileNotFoundError:
         pass  # Renamed or removed between listing and looking.
     except OSError as error:
-        found.errors[entry.path] = _reason(error)
+        found.errors[path] = _reason(error)
 
 
 def _reason(error: OSError) -> str:

@@ -15,6 +15,7 @@ import structlog
 
 from komad.config import WatchFolder, Watching
 from komad.errors import KomadError, MovieError, MovieMissingError
+from komad.formats.frame_files import check_count
 from komad.model import Candidate
 from komad.watch.observer import Observer
 from komad.watch.settle import Observation, Waiting, is_settled, observe
@@ -177,6 +178,8 @@ class Watcher:
         folder = self._folders[index]
         if not is_text(path) or not folder.selection.covers(path):
             return
+        if folder.selection.movie_of(path) not in {None, path}:
+            return  # One frame of many: the sweep looks at them together.
         try:
             seen = look(path)
         except OSError:
@@ -308,7 +311,7 @@ class Watcher:
         now_s = self._clock()
         waiting = observe(folder.waiting.get(path), seen, now_s=now_s, renamed=renamed)
         folder.waiting[path] = waiting
-        settled = is_settled(waiting, now_s=now_s, interval_s=self._watching.sweep_interval_s)
+        settled = is_settled(waiting, now_s=now_s, interval_s=self._settling_s(folder.settings))
         if waiting.reported or not settled:
             return None
         candidate = Candidate(
@@ -316,7 +319,7 @@ class Watcher:
         )
         problem: KomadError | None = None
         try:
-            problem = self._problem(candidate.path)
+            problem = self._problem(candidate.path, folder.settings.frames_per_movie)
             if problem is None:
                 self._on_candidate(candidate)
                 self._known.add(path, seen.size_bytes, seen.mtime_ns)
@@ -335,9 +338,16 @@ class Watcher:
         self._get_on()
         return problem
 
-    def _problem(self, path: Path) -> KomadError | None:
+    def _settling_s(self, settings: WatchFolder) -> float:
+        """How long a movie must stay as it is; longer where only time tells that no frame comes any more."""
+        if settings.frame_files is None or settings.frames_per_movie is not None:
+            return self._watching.sweep_interval_s
+        return max(self._watching.sweep_interval_s, settings.frame_settle_s)
+
+    def _problem(self, path: Path, frames_per_movie: int | None) -> KomadError | None:
         """Say what is wrong with a settled file; an error that a retry can help is one that may pass."""
         try:
+            check_count(path, frames_per_movie)
             self._check_complete(path)
         except KomadError as error:
             return error

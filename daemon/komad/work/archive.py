@@ -19,6 +19,7 @@ from komad.errors import ArchiveError, MovieChangedError, MovieError, MovieMissi
 from komad.formats import movies, references
 from komad.formats.atomic import make_directory
 from komad.formats.copies import COPY_SUFFIX, checksum_archive, write_copy
+from komad.formats.frame_files import open_source, status_of
 from komad.formats.mrcz import FileChecksum, read_metadata, write_mrcz
 from komad.formats.source import SourceFile
 from komad.model import EerRendering, Movie, MovieFormat, StackSum
@@ -143,12 +144,12 @@ def read_archive(
 def check_unchanged(movie: Movie) -> None:
     """Raise MovieChangedError or MovieMissingError unless the file has the size and time it was found with."""
     try:
-        status = movie.path.stat()
+        status = status_of(movie.path)
     except OSError as error:
         raise MovieMissingError(
             f"{movie.path}: cannot be read ({error.strerror}); is the camera's disk mounted?"
         ) from error
-    if (status.st_size, status.st_mtime_ns) != (movie.size_bytes, movie.mtime_ns):
+    if (status.size_bytes, status.mtime_ns) != (movie.size_bytes, movie.mtime_ns):
         raise MovieChangedError(
             f"{movie.path}: size or time changed since it was found; it is taken as a new movie"
         )
@@ -311,7 +312,7 @@ def _digests(movie: Movie) -> _Digests:
     SHA-256 stays with the archive for good; XXH3 is what makes it quick to check thousands of them.
     """
     sha256, xxh3 = hashlib.sha256(), xxhash.xxh3_128()
-    with SourceFile(movie.path) as source:
+    with open_source(movie.path) as source:
         for block in source.blocks():
             sha256.update(block)
             xxh3.update(block)

@@ -38,6 +38,7 @@ from komad.formats.movies import MovieReader, open_movie
 from komad.formats.mrcz import FileChecksum
 from komad.formats.source import SourceFile
 from komad.model import JobState, MovieFormat
+from komad.model.frame_names import is_frames
 from komad.output.manifest import ArchiveEntry, ArchiveLine, Event, Manifest, Moment, record_removal
 from komad.store import Store
 from komad.store.listing import SourceLine, list_sources
@@ -246,6 +247,9 @@ class Cleaner:
     def _objections_of_files(self, source: SourceLine, entry: ArchiveEntry) -> Iterator[str]:
         """Give what names, sizes and times of both files tell. Raises FileNotFoundError without the movie, OSError."""
         path, archive = Path(source.path), self._directory / entry.archive
+        if is_frames(path):
+            yield "its frames are files of their own, which komad does not remove: remove them yourself"
+            return
         folders = self._folders_of(path)
         if not folders:
             yield "it is in no watched folder"
