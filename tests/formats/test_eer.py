@@ -269,8 +269,8 @@ def last_list(pattern: bytes) -> Callable[[bytearray], None]:
         (tag(256, 1 << 20), "page 1 is 1048576 x 40 pixels, which no frame is"),
         (tag(257, 1 << 19), "has .* bytes, and 524288 x 56 pixels without any electron take"),
         (
-            tag(257, 39),
-            r"raw frame 7 of 7 \(page 7, byte \d+\) is damaged: its list has a run that passes the last",
+            tag(257, 38),
+            r"raw frame (\d) of 7 \(page \1, byte \d+\) is damaged: its list has a run that passes the last",
         ),
         (tag(257, 41), "raw frame 7 of 7 .* is damaged: its list ends before the last pixel"),
         (last_list(b"\0"), "raw frame 7 of 7 .* its list ends before the last pixel"),

@@ -63,7 +63,7 @@ def test_pages_are_cut_when_there_are_few(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_threads: int
 ) -> None:
     """The result does not depend on how strips are shared among threads; progress tells whole frames only."""
-    monkeypatch.setattr(movies, "thread_count", lambda: n_threads)
+    monkeypatch.setenv("KOMAD_THREADS", str(n_threads))
     frames = counts((2, 50, 20), "uint16")
     path = write_tiff_movie(tmp_path / "m.tif", frames, compression="lzw", rowsperstrip=7)
     told: list[int] = []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import blosc
@@ -16,6 +18,7 @@ import tifffile
 from komad.formats.mrcz import write_mrcz
 from komad.formats.star import Table, dumps
 from komad.model import OutlierPixels, StackFacts, StackSum
+from komad.simulate.eer import CODINGS, acquisition, write_eer
 from komad.work.stack_sums import pack
 from tests.formats.files import counts, mrc_bytes, packed_4_bit
 from tests.ingest.conftest import epu_text, mdoc_text
@@ -111,6 +114,26 @@ def _tiff() -> list[File]:
         _tiff_file("zstd.tif", small, compression="zstd", rowsperstrip=7),
         _tiff_file("zstd_predictor.tif", tiled, compression="zstd", predictor=True, order=">", big=True),
     ]
+
+
+def _eer() -> list[File]:
+    """Three raw frames of each compression, in classic and big TIFF, with metadata and without."""
+    told = acquisition(n_raw_frames=3, shape=IMAGE, total_dose_e_per_px=0.9, pixel_size_angstrom=0.8)
+    files = []
+    for coding, metadata in itertools.product(CODINGS.values(), (told, None)):
+        pixels = [np.argwhere(counts(IMAGE, mean=0.3, seed=seed)) for seed in range(3)]
+        raw_frames = [np.left_shift(each, [coding.y_bits, coding.x_bits]) for each in pixels]
+        write = partial(
+            write_eer,
+            raw_frames=raw_frames,
+            shape=IMAGE,
+            coding=coding,
+            metadata=metadata,
+            big=metadata is None,
+        )
+        files.append(_with_temporary(write, f"{coding.compression}{'' if metadata else '_big'}.eer"))
+    picture = partial(write, metadata=told, final_image=counts(IMAGE, "uint16"))
+    return [*files, _with_temporary(picture, "picture.eer")]
 
 
 def _images() -> list[File]:
@@ -237,6 +260,7 @@ CORPUS: dict[str, Callable[[], list[File]]] = {
     "mrc": _mrc,
     "mrcz": _mrcz,
     "tiff": _tiff,
+    "eer": _eer,
     "gain": _images,
     "defects": _defects,
     "mdoc": _mdoc,

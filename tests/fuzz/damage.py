@@ -482,6 +482,7 @@ SPECIAL: dict[str, tuple[Damage, ...]] = {
     "mrc": (_mrc_field,),
     "mrcz": (_mrc_field, _chunk_field, _chunk_field, _chunk_field, _json),
     "tiff": (_tiff_tag, _tiff_tag, _tiff_tag, _tiff_link, _tiff_strip, _tiff_strip),
+    "eer": (_tiff_tag, _tiff_tag, _tiff_link, _tiff_strip, _tiff_strip),
     "gain": (_mrc_field, _tiff_tag, _tiff_strip),
     "defects": (*_TEXT, _mrc_field, _tiff_tag),
     "mdoc": _TEXT,

@@ -17,7 +17,7 @@ from komad.formats.star import read_star
 from komad.ingest import sidecars
 from komad.ingest.acquisition import missing_parameters, resolve
 from komad.ingest.doses import read_frame_doses
-from komad.model import ReferenceFile, References
+from komad.model import EerRendering, ReferenceFile, References
 from komad.work.stack_sums import load
 from tests.fuzz.corpus import FRAMES, IMAGE, MOVIE
 from tests.ingest.conftest import header
@@ -30,6 +30,14 @@ def _movie(path: Path) -> None:
     movies.check_complete(path)
     frames = movies.read_frames(path)
     assert (frames.shape, frames.dtype) == (found.shape, np.dtype(found.dtype))
+
+
+def _eer(path: Path) -> None:
+    _movie(path)
+    n_raw = movies.read_header(path).n_frames
+    rendering = EerRendering(ends=(n_raw,), upsampling=2)
+    (frame,) = movies.read_frames(path, rendering)
+    assert frame.sum(dtype=np.int64) == movies.read_frames(path).sum(dtype=np.int64)
 
 
 def _references(path: Path) -> None:
@@ -104,6 +112,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "mrc": _movie,
     "mrcz": _movie,
     "tiff": _movie,
+    "eer": _eer,
     "gain": _references,
     "defects": _defects,
     "mdoc": _series,
