@@ -81,12 +81,14 @@ def _followed(export: RelionExport, output: Path) -> Report:
     from komad.export.relion import Report
     from komad.export.session import state_of
 
-    report, n_told = Report(), -1
+    report, n_told, n_new, n_unpacked = Report(), -1, 0, 0
     try:
         while True:
             state = state_of(output)  # before the index is read, so that nothing comes after the last time
             try:
                 report = export.update()
+                n_new, n_unpacked = n_new + report.n_new, n_unpacked + report.n_unpacked
+                report.n_new, report.n_unpacked = n_new, n_unpacked
             except ParameterError:
                 if state != "running":
                     raise
@@ -288,6 +290,14 @@ def tomo(
                 f"{series.name}: {len(series.present)} of {len(series.tilts)} tilts, "
                 f"{', '.join(written.stacks)}{is_new}"
             )
+            if weighted and (unaware := tomo.wrongly_weighted(series, session)):
+                failed = True
+                typer.secho(
+                    f"{series.name}: {len(unaware)} tilts were weighted as if no tilt had been taken before them; "
+                    "process them again with --tilt-mdoc (watch.tilt_series_mdoc)",
+                    fg=typer.colors.RED,
+                    err=True,
+                )
             for tilt in series.missing:
                 failed = True
                 typer.secho(

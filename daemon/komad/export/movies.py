@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from komad.errors import OutputError
 from komad.export.session import Entry
 from komad.formats.movies import read_frames
-from komad.formats.stacks import write_counts
+from komad.formats.mrc_writer import write_mrc_movie
 
 READ_BY_RELION = {"mrc": (".mrc", ".mrcs"), "tiff": (".tif", ".tiff"), "eer": (".eer",)}
 """Format -> suffixes by which RELION knows it."""
 MODES_OF_RELION = frozenset({0, 1, 2, 6, 101})
 """Modes of MRC that RELION 3.1.3 reads."""
+
+WHOLE_MODES = {0: "int8", 1: "int16", 6: "uint16"}
+FLOAT = 2
 
 
 class State(StrEnum):
@@ -90,4 +94,17 @@ def unpack(raw: RawMovie, target: Path, *, pixel_size_angstrom: float) -> None:
     if target.is_symlink() and target.exists():
         raise OutputError(f"{target} is a link that komad did not make; move it away")
     target.unlink(missing_ok=True)
-    write_counts(target, read_frames(raw.source), pixel_size_angstrom=pixel_size_angstrom)
+    frames = read_frames(raw.source)
+    mode = _mode_for_relion(frames)
+    if mode == FLOAT:
+        frames = frames.astype(np.float32, copy=False)
+    write_mrc_movie(target, frames, mode, pixel_size_angstrom=pixel_size_angstrom, signed=mode == 0)
+
+
+def _mode_for_relion(frames: npt.NDArray[Any]) -> int:
+    """The smallest mode that holds the counts; bytes above 127 are negative for RELION, so they need 16 bits."""
+    smallest, largest = frames.min(), frames.max()
+    for mode, kind in WHOLE_MODES.items() if frames.dtype.kind in "iu" else ():
+        if np.iinfo(kind).min <= smallest and largest <= np.iinfo(kind).max:
+            return mode
+    return FLOAT

@@ -283,8 +283,7 @@ class RelionExport:
         gain, gain_problem = self._gain(details)
         assert self._jobs is not None
         job = self._jobs[1]
-        folder = self._movie_folder(job.alias)
-        names = Names(movie=movie_name, micrograph=f"{job.name}/{folder}/{name}", gain=gain)
+        names = Names(movie=movie_name, micrograph=f"{job.name}/{MOVIES}/{job.alias}/{name}", gain=gain)
         is_new = False
         for file in (entry.files[kind] for kind in PICTURES if kind in entry.files):
             target = self._project / names.file(entry, file)
@@ -334,7 +333,7 @@ class RelionExport:
         """Name of the movie's gain in the project, and what is wrong with it.
 
         RELION takes a gain as it lies, so it gets the factor as komad used it. Where that cannot be had, the name is
-        that of a file that is missing: polishing then stops, instead of going on without.
+        that of a file that is missing: polishing then leaves the movie out and says so, instead of going on without.
         """
         if details["references"]["gain"] is None:
             return None, ""

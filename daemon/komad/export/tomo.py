@@ -26,6 +26,8 @@ from komad.ingest.reading import content
 
 SUFFIXES = (".mdoc", ".mrc", ".mrcs", ".st", ".tif", ".tiff", ".eer")
 """What is taken off the name of a `.mdoc` for that of its series."""
+MOST_OFF = 0.1
+"""Exposures: what a dose before a tilt may be off before its weights are called wrong."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,8 @@ class Tilt:
     angle_degree: float
     acquired: int
     """Its place in the order in which they were taken, from 1."""
+    earlier_exposures: float
+    """Dose of the tilts taken before, as a multiple of this one's, as the `.mdoc` tells."""
     entry: Entry | None
     """None when komad has not corrected the movie."""
 
@@ -117,6 +121,7 @@ def read_series(path: Path, session: Session) -> Series:
             movie_name=section.movie_name,
             angle_degree=section.numbers("TiltAngle")[0],
             acquired=number,
+            earlier_exposures=mdoc.earlier_exposures(section, in_time, tilt_series=True),
             entry=entries.get(section.movie_name.casefold()),
         )
         for number, section in enumerate(in_time, start=1)
@@ -274,17 +279,30 @@ def _lists(series: Series, session: Session, kind: Sum) -> dict[str, str]:
 def _row(number: int, tilt: Tilt, session: Session, kind: Sum) -> str:
     entry = tilt.entry
     assert entry is not None
-    before, dose = _exposures(session.details(entry), entry)
+    before, dose = _exposures(session.details(entry), entry, tilt)
     cells: list[Any] = [number, f"{tilt.angle_degree:.2f}", tilt.acquired, before, dose]
     return ",".join(map(str, [*cells, picture_of(entry, kind), entry.written_at, tilt.movie_name]))
 
 
-def _exposures(details: Mapping[str, Any], entry: Entry) -> tuple[str, str]:
+def _exposures(details: Mapping[str, Any], entry: Entry, tilt: Tilt) -> tuple[str, str]:
     """e/Å² before the tilt and of it; '' when unknown."""
-    acquisition, dose = details["acquisition"], entry.total_dose
-    earlier = acquisition.get("earlier_exposures")
+    dose = entry.total_dose
     if dose is None:
         return "", ""
-    if earlier is None:
-        return "", f"{dose:.4g}"
-    return f"{acquisition['pre_exposure'] + earlier * dose:.4g}", f"{dose:.4g}"
+    before = float(details["acquisition"]["pre_exposure"]) + tilt.earlier_exposures * dose
+    return f"{before:.4g}", f"{dose:.4g}"
+
+
+def wrongly_weighted(series: Series, session: Session) -> list[Tilt]:
+    """Tilts whose weighted sums do not know the dose of the tilts before them: komad was not told of the series."""
+    return [
+        tilt
+        for tilt in series.present
+        if tilt.entry is not None
+        and abs((_told_earlier(session, tilt.entry) or 0.0) - tilt.earlier_exposures) > MOST_OFF
+    ]
+
+
+def _told_earlier(session: Session, entry: Entry) -> float | None:
+    earlier: float | None = session.details(entry)["acquisition"].get("earlier_exposures")
+    return earlier

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import mrcfile
 import mrcfile.dtypes
 import mrcfile.utils
 import numpy as np
@@ -46,32 +44,6 @@ def write_stack(
         file.seek(0)
         file.write(_header(statistics, pixel_size_angstrom))
     return statistics.n_pictures
-
-
-def write_counts(
-    path: Path,
-    frames: npt.NDArray[Any],  # (n_frames, ny, nx)
-    *,
-    pixel_size_angstrom: float,
-) -> None:
-    """Write the frames of a movie as MRC in the smallest type that every program reads alike.
-
-    These are int8 (mode 0; bytes above 127 are read as negative by some), int16, uint16 and float32.
-
-    Raises
-    ------
-    OutputError, DiskFullError
-        The file cannot be written.
-    """
-    smallest, largest = frames.min(), frames.max()
-    kinds = ("int8", "int16", "uint16") if frames.dtype.kind in "iu" else ()
-    fitting = (kind for kind in kinds if np.iinfo(kind).min <= smallest and largest <= np.iinfo(kind).max)
-    with atomic_file(path) as temporary, mrcfile.new(temporary, overwrite=True) as mrc:
-        mrc.set_data(frames.astype(next(fitting, "float32"), copy=False))
-        mrc.set_image_stack()
-        mrc.voxel_size = pixel_size_angstrom
-        mrc.header.nlabl = 0
-        mrc.add_label(f"komad movie {__version__}")
 
 
 class _Statistics:

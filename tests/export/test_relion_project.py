@@ -1,0 +1,323 @@
+"""A session in a RELION project: what is written, what is left alone, what comes later."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+
+from komad.errors import OutputError, ParameterError
+from komad.export import relion_pipeline
+from komad.export.relion import RelionExport
+from komad.formats.star import read_star
+from tests.export.conftest import PIXEL_SIZE, Komad, Made
+
+JOB = "MotionCorr/job002"
+
+
+def columns(project: Path, file: str, block: str) -> dict[str, list[object]]:
+    """The columns of a block."""
+    return dict(read_star(project / file)[block].columns)
+
+
+def general(project: Path, stem: str) -> dict[str, object]:
+    """What the motion STAR of a movie says first."""
+    return columns(project, f"{JOB}/Movies/komad/{stem}.star", "general")  # type: ignore[return-value]
+
+
+def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file with its number and content."""
+    return {
+        str(path.relative_to(folder)): (path.lstat().st_ino, path.read_bytes() if path.is_file() else b"")
+        for path in sorted(folder.rglob("*"))
+        if not path.is_dir()
+    }
+
+
+def test_names_of_a_project(made: Made, tmp_path: Path) -> None:
+    """All names are relative to the project and lead to komad's files, the movie and the factor as komad used it."""
+    made.add("a", references=made.gain())
+    project = tmp_path / "project"
+    report = RelionExport(project, made.output).update()
+    assert (report.n_micrographs, report.n_new, report.problems) == (1, 1, {})
+    micrographs = columns(project, f"{JOB}/corrected_micrographs.star", "micrographs")
+    for label, ending in (("", ".mrc"), ("NoDW", "_noDW.mrc")):
+        name = micrographs[f"rlnMicrographName{label}"][0]
+        assert name == f"{JOB}/Movies/komad/a{ending}"
+        assert (project / str(name)).samefile(made.output / f"a{ending}")
+    assert micrographs["rlnCtfPowerSpectrum"] == [f"{JOB}/Movies/komad/a_PS.mrc"]
+    assert micrographs["rlnMicrographMetadata"] == [f"{JOB}/Movies/komad/a.star"]
+    for half in ("EVN", "ODD"):
+        assert (project / JOB / f"Movies/komad/a_{half}.mrc").samefile(made.output / f"a_{half}.mrc")
+    told = general(project, "a")
+    assert told["rlnMicrographMovieName"] == "Movies/komad/a.mrc"
+    assert told["rlnMicrographGainName"] == f"{JOB}/gain.mrc"
+    assert (project / "Movies/komad/a.mrc").readlink() == Path("../../../camera/a.mrc")
+    np.testing.assert_array_equal(mrcfile.read(project / JOB / "gain.mrc"), made.factor)
+    movies = read_star(project / "Import/job001/movies.star")
+    assert movies["movies"].columns["rlnMicrographMovieName"] == ["Movies/komad/a.mrc"]
+    assert "rlnMicrographPixelSize" not in movies["optics"].columns
+    assert (project / "MotionCorr/komad").samefile(project / JOB)
+
+
+def test_the_rest_of_the_motion_star_stays(made: Made, tmp_path: Path) -> None:
+    """But for the two names every character is komad's own, the warnings included."""
+    made.add("a", result={"warnings": ("the gain is old",)})
+    RelionExport(tmp_path / "project", made.output).update()
+    ours = (made.output / "a.star").read_text().splitlines()
+    theirs = (tmp_path / "project" / JOB / "Movies/komad/a.star").read_text().splitlines()
+    different = [line for line, other in zip(ours, theirs, strict=True) if line != other]
+    assert [line.split()[0] for line in different] == ["_rlnMicrographMovieName"]
+    assert any("warning: the gain is old" in line for line in theirs)
+
+
+def test_again_adds_only_what_is_new(made: Made, tmp_path: Path) -> None:
+    """Another time nothing is touched; then a movie more has its files, and those before stay."""
+    made.add("a")
+    project = tmp_path / "project"
+    RelionExport(project, made.output).update()
+    before = tree(project)
+    report = RelionExport(project, made.output).update()
+    assert (report.n_micrographs, report.n_new) == (1, 0)
+    assert tree(project) == before
+    made.add("b")
+    report = RelionExport(project, made.output).update()
+    assert (report.n_micrographs, report.n_new, report.motion_job) == (2, 1, JOB)
+    after = tree(project)
+    lists = {f"{JOB}/corrected_micrographs.star", "Import/job001/movies.star"}
+    assert {name for name, content in before.items() if after[name] != content} == lists
+    assert columns(project, f"{JOB}/corrected_micrographs.star", "micrographs")["rlnMicrographName"] == [
+        f"{JOB}/Movies/komad/a.mrc",
+        f"{JOB}/Movies/komad/b.mrc",
+    ]
+
+
+def test_a_movie_done_again_has_its_new_motion(made: Made, tmp_path: Path) -> None:
+    """One export that goes on sees it as well as the next one."""
+    made.add("a")
+    export = RelionExport(tmp_path / "project", made.output)
+    export.update()
+    before = general(tmp_path / "project", "a")["rlnMicrographDoseRate"]
+    made.add("a", acquisition={"dose_per_frame": 2.5})
+    assert export.update().n_new == 1
+    assert (before, general(tmp_path / "project", "a")["rlnMicrographDoseRate"]) == (1.25, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("version", "words", "types"),
+    [
+        (30001, False, [0, 1]),
+        (30001, True, ["MicrographMoviesData.star.relion", "MicrographsData.star.relion.motioncorr"]),
+        (
+            50001,
+            True,
+            ["MicrographMovieGroupMetadata.star.relion", "MicrographGroupMetadata.star.relion.motioncorr"],
+        ),
+    ],
+)
+def test_a_project_with_jobs(
+    made: Made, tmp_path: Path, version: int, words: bool, types: list[object]
+) -> None:
+    """The jobs take the next numbers and the words of the version; what was in the list stays there."""
+    made.add("a")
+    project = tmp_path / "project"
+    project.mkdir()
+    kind, state, node = (
+        ("rlnPipeLineProcessTypeLabel relion.importtomo", "StatusLabel Failed", "TypeLabel Mask3D.mrc")
+        if words
+        else ("rlnPipeLineProcessType 0", "Status 4", "Type 7")
+    )
+    process, status, of_node = kind.split(), state.split(), node.split()
+    depth = ("_rlnPipeLineNodeTypeLabelDepth #3\n", " 1") if version == 50001 else ("", "")
+    (project / "default_pipeline.star").write_text(
+        f"\n# version {version}\n\ndata_pipeline_general\n\n_rlnPipeLineJobCounter 8\n\n"
+        "data_pipeline_processes\n\nloop_\n_rlnPipeLineProcessName #1\n_rlnPipeLineProcessAlias #2\n"
+        f"_{process[0]} #3\n_rlnPipeLineProcess{status[0]} #4\nImport/job007/ None {process[1]} {status[1]}\n\n"
+        f"data_pipeline_nodes\n\nloop_\n_rlnPipeLineNodeName #1\n_rlnPipeLineNode{of_node[0]} #2\n{depth[0]}"
+        f"Import/job007/mask.mrc {of_node[1]}{depth[1]}\n"
+    )
+    (project / "CtfFind" / "job008").mkdir(parents=True)  # of a job that RELION has not listed yet
+    report = RelionExport(project, made.output).update()
+    assert (report.import_job, report.motion_job) == ("Import/job009", "MotionCorr/job010")
+    tables = read_star(project / "default_pipeline.star")
+    assert tables["pipeline_general"].columns["rlnPipeLineJobCounter"] == 11
+    assert tables["pipeline_processes"].columns["rlnPipeLineProcessName"] == [
+        "Import/job007/",
+        "Import/job009/",
+        "MotionCorr/job010/",
+    ]
+    nodes = tables["pipeline_nodes"].columns
+    assert nodes["rlnPipeLineNodeTypeLabel" if words else "rlnPipeLineNodeType"] == [
+        *([of_node[1]] if words else [7]),
+        *types,
+    ]
+    assert f"# version {version}" in (project / "default_pipeline.star").read_text()
+    assert tables["pipeline_input_edges"].columns["rlnPipeLineEdgeFromNode"] == ["Import/job009/movies.star"]
+    assert not (project / ".relion_lock").exists()
+
+
+def test_two_sessions_in_one_project(made: Made, tmp_path: Path) -> None:
+    """Each has its own jobs and folder of movies, with equal names of movies."""
+    made.add("a")
+    other = Made(camera=tmp_path / "camera2", output=tmp_path / "second" / "komad")
+    other.camera.mkdir()
+    other.add("a")
+    project = tmp_path / "project"
+    first = RelionExport(project, made.output).update()
+    second = RelionExport(project, other.output).update()
+    assert (first.motion_job, second.motion_job) == (JOB, "MotionCorr/job004")
+    assert (project / "Movies/komad-2/a.mrc").samefile(other.camera / "a.mrc")
+    assert RelionExport(project, made.output).update().motion_job == JOB
+
+
+def test_movies_that_relion_cannot_read(made: Made, tmp_path: Path) -> None:
+    """They are named with the room they take, and not in the list of movies; unpacked they are the same counts."""
+    made.add("a")
+    made.add("b", packed=True)
+    project = tmp_path / "project"
+    report = RelionExport(project, made.output).update()
+    assert report.packed == {"b": made.counts["b"].nbytes}
+    listed = columns(project, "Import/job001/movies.star", "movies")["rlnMicrographMovieName"]
+    assert listed == ["Movies/komad/a.mrc"]
+    assert general(project, "b")["rlnMicrographMovieName"] == "Movies/komad/b.mrc"
+    report = RelionExport(project, made.output, unpack=True).update()
+    assert (report.packed, report.n_unpacked) == ({}, 1)
+    np.testing.assert_array_equal(mrcfile.read(project / "Movies/komad/b.mrc"), made.counts["b"])
+    listed = columns(project, "Import/job001/movies.star", "movies")["rlnMicrographMovieName"]
+    assert listed == ["Movies/komad/a.mrc", "Movies/komad/b.mrc"]
+    assert RelionExport(project, made.output, unpack=True).update().n_unpacked == 0
+
+
+def test_a_movie_that_is_gone(made: Made, tmp_path: Path) -> None:
+    """The camera's file is removed or another one: it is lost, and the micrograph is exported all the same."""
+    made.add("a")
+    made.add("b")
+    (made.camera / "a.mrc").unlink()
+    (made.camera / "b.mrc").write_bytes(b"another movie of this name")
+    report = RelionExport(tmp_path / "project", made.output).update()
+    assert (report.lost, report.n_micrographs) == (["a", "b"], 2)
+    assert not (tmp_path / "project/Import/job001/movies.star").read_text().count("Movies/komad")
+
+
+def test_a_gain_that_is_another_one_now(made: Made, tmp_path: Path) -> None:
+    """Polishing must not go on without it: the name is of a file that is missing, until the gain is back."""
+    made.add("a", references=made.gain())
+    gain = made.camera / "gain.mrc"
+    kept = gain.read_bytes()
+    gain.write_bytes(kept[:-4] + b"\0\0\0\0")
+    export = RelionExport(tmp_path / "project", made.output)
+    assert "not the gain reference any more" in export.update().problems["a"]
+    assert general(tmp_path / "project", "a")["rlnMicrographGainName"] == f"{JOB}/gain.mrc"
+    assert not (tmp_path / "project" / JOB / "gain.mrc").exists()
+    gain.write_bytes(kept)
+    assert export.update().problems == {}
+    assert (tmp_path / "project" / JOB / "gain.mrc").is_file()
+
+
+def test_movies_in_the_project_keep_their_names(made: Made, tmp_path: Path) -> None:
+    """A link `Movies` to the camera's folder is what people make; nothing is written into that."""
+    made.add("a")
+    made.add("b", packed=True)
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "Movies").symlink_to(made.camera)
+    before = sorted(made.camera.iterdir())
+    RelionExport(project, made.output, unpack=True).update()
+    assert general(project, "a")["rlnMicrographMovieName"] == "Movies/a.mrc"
+    name = general(project, "b")["rlnMicrographMovieName"]
+    assert name == "Movies_komad/komad/b.mrc"
+    assert (project / str(name)).is_file()
+    assert sorted(made.camera.iterdir()) == before
+
+
+def test_foreign_files_stay(made: Made, tmp_path: Path) -> None:
+    """What has a name that is needed is not written over."""
+    made.add("a")
+    project = tmp_path / "project"
+    (project / "Movies" / "komad").mkdir(parents=True)
+    (project / "Movies" / "komad" / "a.mrc").write_bytes(b"theirs")
+    with pytest.raises(OutputError, match=r"Movies/komad/a.mrc is there already"):
+        RelionExport(project, made.output).update()
+    assert (project / "Movies" / "komad" / "a.mrc").read_bytes() == b"theirs"
+
+
+def test_groups_of_optics(made: Made, tmp_path: Path) -> None:
+    """Groups stay as they are; with two pixel sizes each has a list of its own, since RELION picks in one at a time."""
+    made.add("a")
+    made.add("b", acquisition={"optics_group": "shot2"}, result={"pixel_size_angstrom": 2 * PIXEL_SIZE})
+    report = RelionExport(tmp_path / "project", made.output).update()
+    assert "2 pixel sizes" in report.notes[0]
+    table = read_star(tmp_path / "project" / JOB / "corrected_micrographs_1.66A.star")
+    assert table["optics"].columns["rlnOpticsGroupName"] == ["shot2"]
+    assert table["micrographs"].columns["rlnMicrographName"] == [f"{JOB}/Movies/komad/b.mrc"]
+    both = columns(tmp_path / "project", f"{JOB}/corrected_micrographs.star", "micrographs")
+    assert both["rlnOpticsGroup"] == [1, 2]
+
+
+def test_copies(made: Made, tmp_path: Path) -> None:
+    """No link leaves the project, and another time nothing is copied again."""
+    made.add("a")
+    project = tmp_path / "project"
+    RelionExport(project, made.output, copy=True).update()
+    links = [path for path in project.rglob("*") if path.is_symlink()]
+    assert {path.name for path in links} == {"komad"}  # the aliases
+    before = tree(project)
+    assert RelionExport(project, made.output, copy=True).update().n_new == 0
+    assert tree(project) == before
+
+
+def test_a_lock_that_stays(tmp_path: Path) -> None:
+    """Another program's lock is waited for as RELION waits, and never taken away."""
+    (tmp_path / ".relion_lock").mkdir()
+    waited: list[float] = []
+    with (
+        pytest.raises(OutputError, match="two minutes"),
+        relion_pipeline.locked(tmp_path, sleep=waited.append),
+    ):
+        pass
+    assert sum(waited) == 120
+    assert (tmp_path / ".relion_lock").is_dir()
+
+
+def test_what_is_no_output_folder(tmp_path: Path) -> None:
+    """It says so before anything is made."""
+    with pytest.raises(ParameterError, match="no output folder of komad"):
+        RelionExport(tmp_path / "project", tmp_path).update()
+    assert not (tmp_path / "project").exists()
+
+
+def test_follow_ends_with_the_session(
+    made: Made, tmp_path: Path, komad: Komad, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Movies that come while it runs are exported, and it ends when the session is complete."""
+    monkeypatch.setattr("komad.cli.export.FOLLOW_INTERVAL_S", 0.05)
+    made.add("a")
+    session = made.output / "session.json"
+    values = json.loads(session.read_text())
+    session.write_text(json.dumps({**values, "state": "running"}))
+    later = threading.Timer(0.3, made.add, ["b"])  # which says that the session is complete
+    later.start()
+    outcome = komad("export", "relion", tmp_path / "project", "--from", made.output, "--follow")
+    later.join()
+    assert outcome.code == 0
+    assert "1 micrographs" in outcome.out
+    assert "2 micrographs, 2 of them new" in outcome.out
+
+
+def test_exit_code_and_words(made: Made, tmp_path: Path, komad: Komad) -> None:
+    """What is wrong is said on stderr with code 1; what polishing will miss is said with the room it takes."""
+    made.add("a", references=made.gain())
+    made.add("b", packed=True)
+    (made.camera / "gain.mrc").unlink()
+    outcome = komad("export", "relion", tmp_path / "project", "--from", made.output)
+    assert outcome.code == 1
+    assert "a: " in outcome.err
+    assert "put the file back" in outcome.err
+    assert "--unpack writes them as MRC" in outcome.out
+    (made.output / "a_PS.mrc").unlink()
+    outcome = komad("export", "relion", tmp_path / "other", "--from", made.output)
+    assert "a_PS.mrc is gone; process the movie again" in outcome.err.replace("\n", " ")
