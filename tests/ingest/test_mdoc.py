@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import re
+
 from pathlib import Path
 from typing import Any
 
@@ -347,3 +350,89 @@ def test_real_montages_are_about_no_movie(file: str) -> None:
     """A montage names no movie and has many sections, or one of another field."""
     reading = mdoc.read(REAL_SIDECARS / "serialem" / file, "movie.tif", header(5760, 4092), named=True)
     assert reading is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-sig", "latin-1"])
+def test_encodings(tmp_path: Path, encoding: str) -> None:
+    """A byte order mark does not become part of the first key; a µ of an old Windows does no harm."""
+    text = "PixelSpacing = 0.8\r\nNote = 5 µm\r\n[FrameSet = 0]\r\nVoltage = 300\r\nBinning = 1\r\n"
+    whole = (
+        codecs.BOM_UTF16_BE + text.encode("utf-16-be")
+        if encoding.endswith("be-sig")
+        else text.encode(encoding)
+    )
+    path = tmp_path / "movie.mdoc"
+    path.write_bytes(whole)
+    reading = mdoc.read(path, "movie.tif", header(5760, 4092), named=True)
+    assert reading is not None
+    assert reading.values == {"pixel_size_angstrom": 0.8, "voltage_kv": 300.0}
+
+
+TOMOGRAPHY_5 = """\
+DataMode = 6
+ImageSize = 4096 4096
+ImageFile = Position 1.mrc
+PixelSpacing = 1.54
+Voltage = 300.00
+
+[T = Tomography: TITAN52337180    20-Oct-2023  22:41:15]
+
+[T =   TiltAxisAngle = -173.94  Binning = 1  SpotSize = 6]
+
+"""
+
+
+def test_a_series_of_tomography_5(tmp_path: Path) -> None:
+    """Sections sorted by angle, doses before each tilt, white space in the names of movies and folders."""
+    rows = [
+        (-3, 3.46, "20-Oct-2023  22:43:15"),
+        (0, 0.0, "20-Oct-2023  22:41:15"),
+        (3, 1.73, "20-Oct-2023  22:42:15"),
+    ]
+    path = tmp_path / "Position 1.mdoc"
+    path.write_text(
+        TOMOGRAPHY_5
+        + "".join(
+            f"[ZValue = {i}]\nTiltAngle = {angle}\nExposureDose = 1.73\nPriorRecordDose = {prior}\nDateTime = {time}\n"
+            f"SubFramePath = \\\\server\\my share\\Position 1_{i:03d}_{angle:.2f}_Fractions.tiff\nNumSubFrames = 4\n"
+            "FrameDosesAndNumber = 0.4325 4\n\n"
+            for i, (angle, prior, time) in enumerate(rows)
+        )
+    )
+    for i, (angle, prior, _) in enumerate(rows):
+        movie = f"position 1_{i:03d}_{angle:.2f}_fractions.tiff"
+        reading = mdoc.read(path, movie, header(4096, 4096, 4), named=False, tilt_series=True)
+        assert reading is not None
+        assert reading.earlier_exposures == pytest.approx(prior / 1.73)
+        assert reading.facts["tilt_degree"] == angle
+        assert dict(reading.values) == pytest.approx(
+            {"pixel_size_angstrom": 1.54, "dose_per_frame": 0.4325, "voltage_kv": 300.0}
+        )
+
+
+def test_references_of_the_camera_are_kept(tmp_path: Path) -> None:
+    """What SerialEM says of gain, defects and orientation is kept for people; a path with an equals sign is whole."""
+    reading = read(
+        tmp_path,
+        header(100, 100),
+        GainReference="CountRef a=b.dm4",
+        DefectFile="defects_a.txt",
+        RotationAndFlip=6,
+    )
+    assert reading.facts["gain_reference"] == "CountRef a=b.dm4"
+    assert reading.facts["defect_file"] == "defects_a.txt"
+    assert reading.facts["rotation_and_flip"] == 6
+
+
+@needs_real_sidecars
+def test_every_tilt_of_a_real_series() -> None:
+    """Angles, order and image shift of all 41 tilts of a dose-symmetric series."""
+    path = REAL_SIDECARS / "serialem/L1_ts_001.mrc.mdoc"
+    names = re.findall(r"SubFramePath = .*\\(\S+)", path.read_text())
+    assert len(names) == 41
+    for place, name in enumerate(names):
+        reading = mdoc.read(path, name, header(5760, 4092, 14), named=False)
+        assert reading is not None
+        assert reading.earlier_exposures == pytest.approx(place, rel=0.02)
+        assert reading.facts["tilt_degree"] == pytest.approx(float(name[:-4].rpartition("_")[2]), abs=0.02)
+        assert reading.facts["rotation_and_flip"] == 6

@@ -153,3 +153,13 @@ def test_a_series_that_does_not_list_the_movie_yet(tmp_path: Path) -> None:
     assert reading.earlier_exposures is None
     reading = sidecars.find(tmp_path / "tilt_3.tif", MOVIE, tmp_path / "gone.mdoc")
     assert "gone.mdoc was not used: No such file" in reading.doubts["sidecar"]
+
+
+@pytest.mark.parametrize("name", ["series_override.mdoc", "Position_1_Override.mdoc"])
+def test_override_files_of_tomography_5_are_passed_over(tmp_path: Path, name: str) -> None:
+    """They list movies too, with other doses; neither beside the movie nor in the folder of series are they read."""
+    (tmp_path / name).write_text(SERIES)
+    assert sidecars.find(tmp_path / "tilt_1.tif", MOVIE).name == ""
+    assert sidecars.find(tmp_path / "tilt_1.tif", MOVIE, tmp_path).earlier_exposures is None
+    (tmp_path / "series.mdoc").write_text(SERIES)
+    assert sidecars.find(tmp_path / "tilt_1.tif", MOVIE, tmp_path).name == "series.mdoc"

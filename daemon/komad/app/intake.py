@@ -7,24 +7,28 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
 from komad.app.references import reference_directory
-from komad.config import Processing, Settings
+from komad.config import Processing, Settings, WatchFolder
 from komad.errors import KomadError, MovieChangedError, MovieMissingError, ParameterError
 from komad.formats.frame_files import status_of
 from komad.formats.references import check as check_fit
-from komad.ingest import describe, missing_parameters, reconsider, references
+from komad.ingest import describe, missing_parameters, optics_groups, reconsider, references
 from komad.ingest.describe import stem_of
-from komad.model import Candidate, JobKind, Movie, series_of
-from komad.store import Store
+from komad.model import Acquisition, Candidate, JobKind, Movie, series_of
+from komad.optics.groups import BEAM_SHIFT, MANY_GROUPS
+from komad.store import Store, Taken
 from komad.work.disk import absence
 
 logger = structlog.get_logger(__name__)
 
 LOOK_AGAIN_INTERVAL_S = 5.0
+SIDECAR_WAIT_S = 120.0
+"""A movie whose optics group is told by its beam shift waits so long for a sidecar."""
 N_LOOKED_AT_AGAIN = 50
 """The newest movies that lack values (sidecars come soon after their movie), as many of the others in turn, and as many
 that wait for their gain."""
@@ -42,6 +46,7 @@ class Intake:
         self._settings = settings
         self._store = store
         self._looked_at: int | None = None
+        self._many_groups = False
         self._stopping = threading.Event()
         self._clock = clock
         self.got_on_at = clock()
@@ -119,11 +124,49 @@ class Intake:
             )
 
     def _add(self, movie: Movie) -> None:
-        missing = missing_parameters(movie.acquisition, self._settings.processing)
-        added = self._store.add_movie(movie, held={JobKind.CORRECT: missing} if missing else {})
+        folder = self._settings.watch[self._folder_of(movie.path)]
+        acquisition, taken, missing = self._grouped(movie, movie.acquisition, folder)
+        missing = missing_parameters(acquisition, self._settings.processing) or missing
+        movie = replace(movie, acquisition=acquisition)
+        added = self._store.add_movie(movie, held={JobKind.CORRECT: missing} if missing else {}, taken=taken)
         if added is not None:
             logger.info(
                 "found", movie=added.stem, movie_id=added.movie_id, path=str(added.path), held=missing
+            )
+            self._watch_groups(added)
+
+    def _grouped(
+        self, movie: Movie, acquisition: Acquisition, folder: WatchFolder
+    ) -> tuple[Acquisition, Taken | None, str]:
+        """What is known of a movie, how its optics group is found, and why it still waits for a sidecar, or ''."""
+        if folder.optics_groups == "one" or optics_groups.is_grouped(acquisition):
+            return acquisition, None, ""
+        shift = optics_groups.beam_shift(acquisition, movie.found_at)
+        if shift is not None:
+            tolerance = None if folder.beam_shift_tolerance == "auto" else folder.beam_shift_tolerance
+            name = acquisition.optics_group
+            place = str(folder.directory)
+            return acquisition, Taken(folder=place, name=name, tolerance=tolerance, shift=shift), ""
+        age = datetime.now(UTC) - datetime.fromisoformat(movie.found_at)
+        if age.total_seconds() < SIDECAR_WAIT_S:
+            why = acquisition.notes.get("sidecar")
+            return (
+                acquisition,
+                None,
+                f"beam shift unknown: its sidecar is waited for, {SIDECAR_WAIT_S:g} s at most"
+                + (f" ({why})" if why else ""),
+            )
+        return optics_groups.without_shift(acquisition), None, ""
+
+    def _watch_groups(self, movie: Movie) -> None:
+        """Warn once when there are so many groups that the tolerance must be too small."""
+        grouped = movie.acquisition.sources.get("optics_group") == BEAM_SHIFT
+        number = int(movie.acquisition.optics_group.rpartition("-")[2]) if grouped else 0
+        if number > MANY_GROUPS and not self._many_groups:
+            self._many_groups = True
+            logger.warning(
+                "so many optics groups that watch.beam_shift_tolerance must be too small; see `komad plot optics`",
+                groups=MANY_GROUPS + 1,
             )
 
     def _look_again(self) -> None:
@@ -181,11 +224,13 @@ class Intake:
         """Bind values that were unknown: a sidecar came later, or the configuration was completed."""
         with suppress(ParameterError):  # its folder is not watched any more: only a person can help
             folder = self._settings.watch[self._folder_of(movie.path)]
-            acquisition = reconsider(movie, folder)
-            if acquisition != movie.acquisition:
-                processing = Processing.model_validate(dict(movie.processing))
-                missing = missing_parameters(acquisition, processing)
-                self._store.complete(movie, acquisition, missing=missing)
+            found = optics_groups.as_it_was(reconsider(movie, folder), movie.acquisition)
+            acquisition, taken, waits = self._grouped(movie, found, folder)
+            processing = Processing.model_validate(dict(movie.processing))
+            missing = missing_parameters(acquisition, processing) or waits
+            changed = acquisition != movie.acquisition or taken is not None or not missing
+            if changed and self._store.complete(movie, acquisition, missing=missing, taken=taken):
+                self._watch_groups(self._store.movie(movie.movie_id))
 
     def _folder_of(self, path: Path) -> int:
         """Index of the watched folder that holds `path`, the nearest one."""

@@ -18,6 +18,7 @@ zero without a dose calibration. In a file of a tilt series each section is a ti
 
 from __future__ import annotations
 
+import codecs
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,11 +45,13 @@ _NUMBERS = {
     "tilt_degree": ("TiltAngle", 0),
     "image_shift_x_um": ("ImageShift", 0),
     "image_shift_y_um": ("ImageShift", 1),
+    "rotation_and_flip": ("RotationAndFlip", 0),
     "magnification": ("Magnification", 0),
 }
 _WORDS = {
     "acquired_at": "DateTime",
     "gain_reference": "GainReference",
+    "defect_file": "DefectFile",
     "navigator_label": "NavigatorLabel",
     "hole_and_position": "MultishotHoleAndPosition",
 }
@@ -79,7 +82,7 @@ class Section:
     @property
     def taken_at(self) -> tuple[int, ...]:
         """When it was taken, to be compared; () when that is not said, or not as SerialEM says it."""
-        for form in ("%d-%b-%y %H:%M:%S", "%d-%b-%Y %H:%M:%S"):
+        for form in ("%d-%b-%y %H:%M:%S", "%d-%b-%Y %H:%M:%S", "%Y-%m-%d %H:%M:%S"):
             with suppress(ValueError):
                 return tuple(time.strptime(self.word("DateTime"), form))
         return ()
@@ -134,7 +137,7 @@ def read(
     ValueError
         It is no file, or too long for one.
     """
-    text = content(path).decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    text = _decoded(content(path)).replace("\r\n", "\n").replace("\r", "\n")
     if not named and movie_name.casefold() not in text.casefold():
         return None
     sections = list(parse(text))
@@ -148,6 +151,12 @@ def read(
     }
     earlier = earlier_exposures(section, sections, tilt_series=tilt_series)
     return Reading.of(path.name, found, _facts(section), earlier_exposures=earlier)
+
+
+def _decoded(content: bytes) -> str:
+    """Text of a file; a byte order mark says what it is in, as editors on Windows leave it."""
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig", errors="replace")
 
 
 def _section_of(movie_name: str, sections: list[Section], *, named: bool) -> Section | None:

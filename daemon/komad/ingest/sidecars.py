@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from komad.ingest import epu, mdoc
+from komad.ingest.epu_session import session_at
 from komad.ingest.reading import Reading
 from komad.model import MovieHeader
 
@@ -23,6 +24,8 @@ LISTING_S, N_LISTINGS = 5.0, 100
 """Listings of folders are kept for so long, and so many of them."""
 
 _EPU_SUFFIX = re.compile(r"(_fractions|_eer)?$", re.IGNORECASE)
+_OVERRIDE = "override.mdoc"
+"""Tomography 5 writes such files beside those of its series; they are of no tilts that were taken."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,12 +42,18 @@ class _Listing:
 _listings: dict[Path, _Listing] = {}
 
 
-def find(movie: Path, header: MovieHeader, tilt_series: Path | None = None) -> Reading:
+def find(
+    movie: Path,
+    header: MovieHeader,
+    tilt_series: Path | None = None,
+    epu_session: Path | None = None,
+) -> Reading:
     """Read the sidecar of a movie, and its place in a tilt series.
 
     Looked for in the movie's folder, in this order: `<file name>.mdoc`, `<stem>.mdoc`, `<stem>.mrc.mdoc` (SerialEM);
     `<stem>.xml` without EPU's `_Fractions` or `_EER`; a `.mdoc` of the whole session with a section for the movie. A
-    sidecar that cannot be read (yet) is passed over and mentioned in `doubts["sidecar"]`.
+    sidecar that cannot be read (yet) is passed over and mentioned in `doubts["sidecar"]`. Where there is none, the
+    `.xml` of that name is looked for in `epu_session`, the folder of EPU's session.
 
     `tilt_series`, the `.mdoc` of a series or the folder of such files, tells the place in the series (a `.mdoc` that
     was found beside the movie does so too), and is the sidecar where there is no other.
@@ -55,6 +64,8 @@ def find(movie: Path, header: MovieHeader, tilt_series: Path | None = None) -> R
         Empty, with the name '', when there is none.
     """
     reading = _beside(movie, header)
+    if epu_session is not None and not reading.name:
+        reading = _in_session(movie, header, epu_session, reading)
     if tilt_series is None:
         return reading
     series, doubt = _in_series(movie, header, tilt_series)
@@ -87,10 +98,26 @@ def _beside(movie: Path, header: MovieHeader) -> Reading:
     return Reading(name="", doubts=doubts)
 
 
+def _in_session(movie: Path, header: MovieHeader, folder: Path, beside: Reading) -> Reading:
+    """Reading of the `.xml` in the folder of EPU's session; `beside` with a doubt when there is none to be read."""
+    stem = _EPU_SUFFIX.sub("", movie.stem)
+    try:
+        path = session_at(folder).find(stem)
+        if path is not None:
+            return epu.read(path, header)
+        doubt = f"{stem}.xml is not in {folder} (yet)"
+    except (OSError, ValueError) as error:
+        doubt = f"{stem}.xml in {folder} was not used: {getattr(error, 'strerror', None) or error}"
+    doubts = [text for text in (beside.doubts.get("sidecar"), doubt) if text]
+    return replace(beside, doubts={**beside.doubts, "sidecar": "; ".join(doubts)})
+
+
 def _in_series(movie: Path, header: MovieHeader, tilt_series: Path) -> tuple[Reading | None, str]:
     """Reading of the series that lists the movie; or None, and why one could not be looked at."""
     doubt = ""
-    paths = sorted(tilt_series.glob("*.mdoc")) if tilt_series.is_dir() else [tilt_series]
+    paths = [tilt_series]
+    if tilt_series.is_dir():
+        paths = sorted(path for path in tilt_series.glob("*.mdoc") if not _is_override(path.name))
     for path in paths:
         try:
             reading = mdoc.read(path, movie.name, header, named=False, tilt_series=True)
@@ -115,6 +142,10 @@ def _places(movie: Path) -> Iterator[tuple[Path, bool]]:
     yield from islice(((path, False) for path in others if path.name not in names), SESSION_FILES)
 
 
+def _is_override(name: str) -> bool:
+    return name.lower().endswith(_OVERRIDE)
+
+
 def _newest(folder: Path) -> list[Path]:
     """As many `.mdoc` files of a folder as can be wanted, the newest first. Raises OSError.
 
@@ -130,7 +161,8 @@ def _newest(folder: Path) -> list[Path]:
     ):
         return listing.newest
     with os.scandir(folder) as entries:
-        found = [(entry.stat().st_mtime_ns, entry.name) for entry in entries if entry.name.endswith(".mdoc")]
+        names = (entry for entry in entries if entry.name.endswith(".mdoc") and not _is_override(entry.name))
+        found = [(entry.stat().st_mtime_ns, entry.name) for entry in names]
     newest = [
         folder / name for _, name in heapq.nlargest(SESSION_FILES + 3, found)
     ]  # the movie's own are three
