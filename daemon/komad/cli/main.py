@@ -20,6 +20,7 @@ from komad.cli import (
     export,
     gain,
     jobs,
+    mrcz,
     plot,
     process,
     queue,
@@ -71,6 +72,7 @@ app.add_typer(plot.app, name="plot", short_help="Draw how a session went.")
 app.add_typer(
     export.app, name="export", short_help="Hand a session on: to RELION, cryoSPARC, denoisers, tomography."
 )
+app.add_typer(mrcz.app, name="mrcz", short_help="Make, open, look into and check MRCZ archives.")
 app.add_typer(gain.app, name="gain", short_help="Look after the gain reference: check, make, convert it.")
 app.add_typer(config.app, name="config", short_help="Check a configuration, or print an example.")
 

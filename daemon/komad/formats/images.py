@@ -29,7 +29,8 @@ def read_image(path: Path) -> npt.NDArray[np.float32]:
     """Read a gain or dark reference (MRC, MRCZ, TIFF or `.gain` with one picture) as (ny, nx) float32 in MRC row order.
 
     An MRC whose header counts more pictures than its length has room for is taken as the one picture that it holds:
-    Direct Electron's gain references claim nz = 32766.
+    Direct Electron's gain references claim nz = 32766. Of a 4-bit archive of MotionCor2 it is the gain reference that
+    lies in its header.
 
     Raises
     ------
@@ -38,6 +39,9 @@ def read_image(path: Path) -> npt.NDArray[np.float32]:
     """
     try:
         with open_movie(path) as reader:
+            gain = reader.gain() if isinstance(reader, MrcReader) else None
+            if gain is not None:
+                return gain
             if reader.header.n_frames > 1 and not _holds_one_picture(reader):
                 raise ReferenceFileError(
                     f"{path} holds {reader.header.n_frames} pictures; a reference is a single one"

@@ -60,7 +60,7 @@ def write_mrc_movie(
     signed: bool = False,
     gain: npt.NDArray[np.float32] | None = None,  # (ny, nx)
     on_frame: Callable[[int], None] | None = None,
-) -> None:
+) -> tuple[float, float]:
     """Write a movie, little-endian, with its statistics in the header; it appears under its name when it is whole.
 
     Frames are asked for and written by the threads of the process's pool; each has one at a time in memory.
@@ -76,6 +76,10 @@ def write_mrc_movie(
         Put behind the extended header, as MotionCor2 does in its 4-bit archives. It lies as the frames do.
     on_frame
         Called with the index of each frame that was written.
+
+    Returns
+    -------
+    Least and greatest value of the movie.
 
     Raises
     ------
@@ -131,6 +135,7 @@ def write_mrc_movie(
         _write_at(descriptor, np.frombuffer(header, dtype=np.uint8), 0)
         if gain is not None:
             _write_at(descriptor, np.ascontiguousarray(gain, dtype="<f4"), len(header))
+    return lowest, highest
 
 
 def _limits(frame: npt.NDArray[Any]) -> tuple[float, float]:
@@ -158,9 +163,9 @@ def _refuse(
         raise ParameterError(f"{path}: values that are no whole numbers do not fit mode {mode}: take mode 2")
     stored = {2: "float32", 12: "float16"}.get(mode)
     if stored is not None and not _is_same(frame, stored):
-        other = "mode 2" if mode == 12 else "TIFF"
         raise ParameterError(
-            f"{path}: values up to {max(-lowest, highest):g} would lose digits in mode {mode}: take {other}"
+            f"{path}: values up to {max(-lowest, highest):g} would lose digits in mode {mode}"
+            f"{': take mode 2' if mode == 12 else ', and no mode of MRC holds them'}"
         )
 
 

@@ -159,10 +159,24 @@ class MrczReader(MovieReader):
         MovieError
             A chunk has another size than the header says, or is of a kind that cannot be read.
         """
-        return list(self.walk())
+        return list(self._walk())
 
-    def walk(self) -> Iterator[tuple[int, int]]:
-        """Go from chunk to chunk; raises as `chunks`, after those that are sound."""
+    def count_chunks(self) -> tuple[int, MovieError | None]:
+        """Give the number of frames that are found before something is wrong with their order, and what it is.
+
+        These frames can be read then, whatever follows.
+        """
+        found: list[tuple[int, int]] = []
+        try:
+            for chunk in self._walk():
+                found.append(chunk)  # noqa: PERF402 - those before the error count
+        except MovieError as error:
+            self.chunks = found
+            return len(found), error
+        self.chunks = found
+        return len(found), None
+
+    def _walk(self) -> Iterator[tuple[int, int]]:
         offset = self._layout.data_offset
         for index in range(self._layout.n_frames):
             raw = self._source.read(offset, CHUNK_HEADER.size)
