@@ -93,7 +93,7 @@ class WatchFolder(Section):
         "*.mrcz",
         "*.tif",
         "*.tiff",
-        "*.eer",
+        "*.eer", "*.dm4", "*.dm3",
     )
     """File names that are movies; of no meaning with `frame_files`."""
     ignore: tuple[str, ...] = (
@@ -108,6 +108,8 @@ class WatchFolder(Section):
         "*-gain-ref.*",
         "CountRef_*",
         "SuperRef_*",
+        "*Gain Ref*",
+        "*Dark Ref*",
     )
     """File and folder names that never are: temporary names, gain references. Files named under `references` are
     left out without being listed."""

@@ -54,10 +54,9 @@ def every_door(path: Path) -> list[type[Exception] | str]:
         (bytes(4096), MovieTruncatedError, "begins with zeros"),
         (b"II", MovieTruncatedError, "ends after 2 bytes"),
         (b"some text " * 300, MovieError, "no MRC file that can be read"),
-        (gzip.compress(b"some text " * 300), MovieError, "known modes are"),
+        (gzip.compress(b"some text " * 300, mtime=0), MovieError, "known modes are"),
         (b"BZh91AY&SY" + bytes(2000), MovieError, "its bzip2 data are damaged"),
         (b"\x89HDF\r\n\x1a\n" + bytes(2000), MovieError, "an HDF5 file"),
-        (b"\0\0\0\4\0\0\0\0" + bytes(range(1, 255)) * 9, MovieError, "a DM4 file"),
         (b"<?xml version='1.0'?>" + b" " * 2000, MovieError, "an XML text"),
     ],
 )

@@ -155,8 +155,8 @@ def estimate(
 
 @app.command(short_help="Write a gain reference in another format, turned, or its reciprocal.")
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help=".mrc, .tif, .gain", show_default=False)],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The same.", show_default=False)],
+    source: Annotated[Path, typer.Argument(metavar="IN", help=".mrc, .tif, .gain, .dm4", show_default=False)],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help=".mrc, .tif, .gain", show_default=False)],
     rot: Annotated[int, typer.Option("--rot", min=0, max=3, help="Quarter turns, as gain_rot.")] = 0,
     flip: Annotated[int, typer.Option("--flip", min=0, max=2, help="Then flip, as gain_flip.")] = 0,
     reciprocal: Annotated[

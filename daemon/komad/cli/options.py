@@ -67,7 +67,7 @@ Patterns = Annotated[
         "--pattern",
         metavar="NAME",
         help="Which files of a folder are movies, as 'Stack_*Raw.mrc'; repeatable.",
-        show_default="*.mrc *.mrcs *.mrc.bz2 *.mrc.xz *.mrc.zst *.mrc.gz *.mrcz *.tif *.tiff *.eer",
+        show_default="*.mrc *.mrcs *.mrc.bz2 *.mrc.xz *.mrc.zst *.mrc.gz *.mrcz *.tif *.tiff *.eer *.dm4 *.dm3",
         rich_help_panel=INPUT,
     ),
 ]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from komad.errors import MovieError, MovieTruncatedError
 from komad.formats import tiff
+from komad.formats.dm import DmReader, is_dm
 from komad.formats.eer import EerReader, is_eer
 from komad.formats.frame_files import FrameFilesReader
 from komad.formats.limits import refuse_too_large
@@ -27,8 +28,6 @@ __all__ = ["MovieReader", "check_complete", "identify", "open_movie", "read_fram
 
 OTHER_KINDS = {
     b"\x89HDF": "an HDF5 file, which is not read; export it as TIFF or MRC",
-    b"\0\0\0\3\0\0": "a DM3 file, which is not read; export it as TIFF or MRC",
-    b"\0\0\0\4\0\0": "a DM4 file, which is not read; export it as TIFF or MRC",
     b"\x89PNG": "a PNG picture, no movie",
     b"\xff\xd8\xff": "a JPEG picture, no movie",
     b"<?xml": "an XML text, no movie",
@@ -79,7 +78,7 @@ def check_complete(path: Path) -> None:
         reader.check_complete()
 
 
-def open_movie(
+def open_movie(  # noqa: PLR0911 - one for each kind
     path: Path,
     rendering: EerRendering | None = None,
 ) -> MovieReader:
@@ -101,6 +100,8 @@ def open_movie(
                 return MrczReader(source)
             case MovieFormat.TIFF:
                 return tiff.TiffReader(source)
+            case MovieFormat.DM:
+                return DmReader(source)
             case MovieFormat.EER:
                 return EerReader(source, rendering)
             case other:
@@ -164,6 +165,8 @@ def _kind(start: bytes, path: Path) -> MovieFormat:
     if start.startswith(tiff.SIGNATURES):
         return MovieFormat.TIFF
     if start[208:212] != b"MAP ":  # old MRC files lack it, but none begins with one of these
+        if is_dm(start):
+            return MovieFormat.DM
         for signature, kind in OTHER_KINDS.items():
             if start.startswith(signature):
                 raise MovieError(f"{path} is {kind}")
