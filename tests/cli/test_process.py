@@ -13,8 +13,10 @@ from komad.formats.images import read_image
 from komad.formats.movies import read_frames
 from komad.formats.star import read_star
 from komad.simulate import MovieSpec, read_truth
+from komad.simulate.eer import RAW_FRAMES_PER_FRAME
 from komad.simulate.microscope import run_session
 from tests.cli.conftest import Komad
+from tests.output.test_schema import hold
 
 OPTICS = ("--pixel-size", "1.5", "--voltage", "300")
 
@@ -72,6 +74,10 @@ def test_same_files_as_the_daemon(komad: Komad, camera: Path, tmp_path: Path) ->
     assert list(index["rlnMicrographName"]) == ["movie_0001.mrc", "movie_0002.mrc"]
     assert len((out / "processed.jsonl").read_text().splitlines()) == 2
     assert details["archive"] == str(out / "movie_0001.mrcz")
+    for line in (out / "processed.jsonl").read_text().splitlines():
+        hold("processed", json.loads(line))
+    hold("movie", details)
+    hold("session", json.loads((out / "session.json").read_text()))
 
 
 def test_koma_over_the_movies_of_the_command(komad: Komad, camera: Path, tmp_path: Path) -> None:
@@ -237,3 +243,44 @@ def test_simulate_writes_movies_that_process_takes(komad: Komad, tmp_path: Path)
     command[command.index("corrected")] = str(tmp_path / "out")
     assert komad(*command).code == 0
     assert (tmp_path / "out" / "movie_0001.star").exists()
+
+
+def test_an_eer_movie(komad: Komad, tmp_path: Path) -> None:
+    """From electrons to micrograph: frames of the dose that is wanted, their motion, and a copy as archive."""
+    spec = MovieSpec(
+        n_frames=8,
+        ny=256,
+        nx=256,
+        pixel_size_angstrom=1.5,
+        dose_per_frame=3.0,
+        local_motion=0.0,
+        particles_per_um2=4000,
+        n_orientations=2,
+        max_count=RAW_FRAMES_PER_FRAME,
+    )
+    run_session(tmp_path, spec, 1, 0.0, file_format="eer")
+    movie, out = tmp_path / "movie_0001.eer", tmp_path / "out"
+    gain = ("--gain", tmp_path / "gain.mrc", "--gain-kind", "factor")
+    optics = ("--voltage", "300", "--total-dose", "24")
+    outcome = komad("process", movie, "-o", out, *gain, *optics, "--eer-dose-per-frame", "3")
+    assert outcome.code == 0, outcome.err
+    assert (out / "movie_0001.eer").read_bytes() == movie.read_bytes()
+    details = json.loads((out / "movie_0001.json").read_text())
+    assert details["header"]["eer"]["ends"] == list(range(25, 201, 25))
+    assert (details["n_frames"], details["dose_per_frame"], details["dose_weighted"]) == (8, 3.0, True)
+    measured = np.array(details["motion"]["shifts_yx_px"])
+    true = read_truth(tmp_path / "movie_0001_truth.json").global_shifts_px()
+    difference = (measured - measured.mean(axis=0)) - (true - true.mean(axis=0))
+    assert np.sqrt(np.mean(difference**2)) < 0.5
+
+    assert komad("process", movie, "-o", out, *optics, "--eer-grouping", "900").code == 1
+    # Twice as fine and binned again it is the same micrograph, but for its finest details.
+    finer = ("--eer-grouping", "25", "--eer-upsampling", "2", "--bin", "2", "--no-archive")
+    outcome = komad("process", movie, "-o", out / "8k", *gain, *optics, *finer)
+    assert outcome.code == 0, outcome.err
+    assert json.loads((out / "8k" / "movie_0001.json").read_text())["movie_pixel_size_angstrom"] == 0.75
+    coarse = [
+        read_image(folder / "movie_0001_noDW.mrc").reshape(64, 4, 64, 4).mean(axis=(1, 3))[8:-8, 8:-8]
+        for folder in (out, out / "8k")
+    ]
+    assert np.corrcoef(coarse[0].ravel(), coarse[1].ravel())[0, 1] > 0.9

@@ -9,11 +9,12 @@ import pytest
 
 from komad.config import AcquisitionSettings, Processing
 from komad.errors import ParameterError
-from komad.ingest import missing_parameters, with_supplied
+from komad.ingest import missing_parameters, sidecars, with_supplied
 from komad.ingest.acquisition import resolve
 from komad.ingest.reading import Reading
 from komad.ingest.rendering import as_written, choose_rendering, header_as_written, is_same, rendered
 from komad.model import Acquisition, EerRendering, Movie, MovieFormat, MovieHeader, References
+from tests.ingest.conftest import epu_text, mdoc_text
 
 NO_SIDECAR = Reading(name="")
 
@@ -193,3 +194,30 @@ def test_values_supplied_later() -> None:
     again = with_supplied(replace(found, acquisition=after), {"dose_per_frame": 1.0}, overwrite=True)
     assert again.frame_doses == pytest.approx((4.0, 4.0, 2.0))
     assert again.pixel_size_angstrom == pytest.approx(0.45)
+
+
+def test_epu_s_sidecar_of_an_eer_movie(tmp_path: Path) -> None:
+    """`x_EER.eer` has its `x.xml`, whose dose is that of the whole exposure, whatever fractions it speaks of."""
+    text = epu_text(dose=4e21, pixel=0.8e-10, width=96, height=64, n_fractions=40)
+    (tmp_path / "FoilHole_1_Data_2.xml").write_text(text, encoding="utf-8")
+    reading = sidecars.find(tmp_path / "FoilHole_1_Data_2_EER.eer", header(1000))
+    assert reading.name == "FoilHole_1_Data_2.xml"
+    assert reading.values["dose_per_frame"] == pytest.approx(0.04)
+    assert reading.values["pixel_size_angstrom"] == pytest.approx(0.8)
+    assert reading.doubts == {}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"FrameDosesAndNumber": "1.0 30"},
+        {"FrameDosesAndNumber": "0.5 10 1.25 20"},
+        {"ExposureDose": 30, "NumSubFrames": 40},
+        {"FrameDosesAndNumber": "0.03 1000"},
+    ],
+)
+def test_serialem_s_sidecar_of_an_eer_movie(tmp_path: Path, said: dict[str, object]) -> None:
+    """SerialEM's frames are not the raw frames of the file: their doses count as a whole."""
+    (tmp_path / "a.eer.mdoc").write_text(mdoc_text(SubFramePath="a.eer", **said), encoding="utf-8")
+    reading = sidecars.find(tmp_path / "a.eer", header(1000))
+    assert reading.values["dose_per_frame"] == pytest.approx(0.03)

@@ -7,17 +7,19 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import starfile
 
 from komad.formats.star import read_star
+from komad.ingest.rendering import rendered
+from komad.model import Acquisition, EerRendering, MovieFormat, MovieHeader
 from komad.model.motion import early_late_px, path_length_px
 from komad.output.corrected import NAME
 from komad.output.relion import MicrographRow, SessionLayout
-from tests.output.conftest import Write
+from tests.output.conftest import Write, local_motion
 from tests.output.test_corrected import OPTICS, row, table
 
 TUTORIAL = Path(__file__).parents[3] / "shared" / "data" / "relion_tutorial"
@@ -130,3 +132,45 @@ def test_relion_reads_index_and_motion(write: Write, tmp_path: Path) -> None:
     assert [float(word) for word in relion("FoilHole_1.star", "global_shift", "rlnMicrographShiftX")] == [
         -9999, 0, 2, 3, 3.5,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ends", "upsampling", "expected"),
+    [
+        ((8, 16, 24, 32, 37), 1, (4, 8, 1, 2.0)),
+        ((8, 16, 24, 32, 43), 2, (5, 8, 2, 2.0)),
+        ((8, 16, 24, 32, 40), 4, (5, 8, 3, 2.0)),
+    ],
+)
+def test_an_eer_movie_as_relion_renders_it(
+    write: Write,
+    tmp_path: Path,
+    ends: tuple[int, ...],
+    upsampling: Literal[1, 2, 4],
+    expected: tuple[float, ...],
+) -> None:
+    """Whole groups of raw frames only: a frame of what is left has no row, as RELION would not find it."""
+    rendering = EerRendering(ends=ends, upsampling=upsampling)
+    header = MovieHeader(
+        format=MovieFormat.EER,
+        n_frames=5,
+        ny=48,
+        nx=64,
+        dtype="uint8",
+        pixel_size_angstrom=0.83,
+        eer=rendering,
+    )
+    acquisition = Acquisition(pixel_size_angstrom=0.83, voltage_kv=300.0, dose_per_frame=0.25)
+    write(
+        movie={"header": header, "acquisition": rendered(acquisition, rendering)},
+        result={"motion": local_motion()},
+    )
+    tables = read_star(tmp_path / "FoilHole_1.star")
+    general, n_frames = tables["general"].columns, int(expected[0])
+    named = ("rlnImageSizeZ", "rlnEERGrouping", "rlnEERUpsampling", "rlnMicrographDoseRate")
+    assert tuple(general[name] for name in named) == pytest.approx(expected)
+    assert general["rlnMicrographOriginalPixelSize"] == pytest.approx(0.83 / upsampling)
+    shifts = tables["global_shift"].columns
+    assert list(shifts["rlnMicrographFrameNumber"]) == list(range(1, n_frames + 1))
+    assert shifts["rlnMicrographShiftX"][:3] == pytest.approx([-9999, 0, 2])
+    assert max(tables["local_shift"].columns["rlnMicrographFrameNumber"]) == n_frames
