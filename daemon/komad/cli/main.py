@@ -26,6 +26,7 @@ from komad.cli import (
     queue,
     rebuild,
     run,
+    schema,
     simulate,
     status,
     verify,
@@ -65,6 +66,7 @@ app.command(name="verify", short_help="Check archives against what they were whe
     verify.verify
 )
 app.command(name="rebuild", short_help="Make a damaged database anew from the results.")(rebuild.rebuild)
+app.command(name="schema", short_help="Print the JSON Schema of what komad leaves for others.")(schema.schema)
 app.command(name="simulate", short_help="Simulate movies with exactly known motion.")(simulate.simulate)
 app.command(name="demo", short_help="Run the real daemon on a simulated session.")(demo.demo)
 app.command(name="doctor", short_help="Say what this computer lacks, and what to do.")(doctor.doctor)

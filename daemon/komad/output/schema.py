@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from komad.model import Acquisition, MovieHeader
+from komad.output.micrograph import SCHEMA_VERSION
 from komad.output.session import SessionState
 
 YX = tuple[float, float]
@@ -282,3 +283,18 @@ class Session(Record):
     """Of the last line."""
     settings: dict[str, Any]
     """What of the configuration bears on the results."""
+
+
+DOCUMENTS: dict[str, tuple[type[Record], str]] = {
+    "processed": (ProcessedMovie, "a line of processed.jsonl"),
+    "movie": (MovieDetails, "<stem>.json"),
+    "session": (Session, "session.json"),
+}
+"""Name of a schema -> its model, and what it is the schema of."""
+
+
+def json_schema(name: str) -> dict[str, Any]:
+    """Give the JSON Schema (draft 2020-12) of one of DOCUMENTS, for this SCHEMA_VERSION."""
+    schema = DOCUMENTS[name][0].model_json_schema()
+    schema["properties"]["schema_version"]["const"] = SCHEMA_VERSION
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
