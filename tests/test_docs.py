@@ -140,6 +140,9 @@ def test_no_option_of_process_is_left_out() -> None:
     ours = {
         "--help",
         "--optics-group",
+        "--beam-shift-groups",
+        "--beam-shift-tolerance",
+        "--epu-session",
         "--float16",
         "--skip-done",
         "--dose-weighting",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from komad.optics.groups import BeamShift
 from komad.output.detector import detector_summary
-from komad.store import Store
+from komad.store import Store, Taken
 from tests.cli.conftest import Komad, movie
 from tests.output.test_detector import REPORT
 
@@ -83,3 +84,23 @@ def test_wrong_options_are_named(komad: Komad, config: Path, store: Store) -> No
 def test_without_a_database(komad: Komad, config: Path) -> None:
     """As the other commands."""
     assert komad("plot", "detector", "-c", config).code == 5
+
+
+def test_optics_groups(komad: Komad, config: Path, store: Store) -> None:
+    """A picture of all movies that were grouped, or a table; of none, a sentence that names the setting."""
+    path = config.parent / "optics.png"
+    outcome = komad("plot", "optics", "-c", config, "-o", path)
+    assert (outcome.code, path.exists()) == (0, False)
+    assert 'watch.optics_groups = "beam_shift"' in outcome.out
+    for number, (name, x) in enumerate((("c", 0.0), ("d", 0.1), ("e", 0.001))):
+        shift = BeamShift(x=x, y=0.5, unit="epu", magnification=1, taken_at_s=number)
+        taken = Taken(folder="/data", name="opticsGroup1", tolerance=None, shift=shift)
+        store.add_movie(movie(name), taken=taken)
+    assert komad("plot", "optics", "-c", config, "-o", path).out == f"{path}: 3 movies, 2 optics groups\n"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert komad("plot", "optics", "-c", config, "--csv").out == (
+        "movie_id,stem,optics_group,x,y\n"
+        "1,c,opticsGroup1-001,0.0,0.5\n2,d,opticsGroup1-002,0.1,0.5\n3,e,opticsGroup1-001,0.001,0.5\n"
+    )
+    outcome = komad("plot", "optics", "-c", config, "-o", "a.jpg")
+    assert (outcome.code, "png, pdf, svg" in outcome.err) == (2, True)

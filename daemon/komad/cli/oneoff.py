@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +16,8 @@ from komad.errors import MovieMissingError, ParameterError
 from komad.formats.frame_files import check_count, status_of
 from komad.formats.images import is_foreign
 from komad.ingest import describe, missing_parameters
-from komad.model import Candidate, Movie
+from komad.ingest.optics_groups import GroupsInMemory
+from komad.model import Acquisition, Candidate, Movie
 from komad.output.micrograph import SUFFIXES
 from komad.output.session import PROCESSED, SessionIndex
 from komad.watch.sweep import Selection
@@ -143,8 +145,28 @@ def _is_done(path: Path, stems: Mapping[str, str], directory: Path) -> bool:
     return (made_of["size_bytes"], made_of["mtime_ns"]) == (status.size_bytes, status.mtime_ns)
 
 
-def describe_movie(path: Path, settings: OneOff, index: SessionIndex) -> Movie:
-    """Describe a movie; without a known dose its sums are not dose-weighted.
+def groups_before(settings: OneOff) -> GroupsInMemory | None:
+    """Make the optics groups of the command, those of movies in the output included; None when all are in one."""
+    folder, directory = settings.folder, settings.output.directory
+    if folder.optics_groups == "one":
+        return None
+    tolerance = None if folder.beam_shift_tolerance == "auto" else folder.beam_shift_tolerance
+    groups = GroupsInMemory(tolerance=tolerance)
+    try:
+        lines = (directory / PROCESSED).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return groups
+    for stem in dict.fromkeys(json.loads(line)["stem"] for line in lines):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            details = json.loads((directory / f"{stem}{SUFFIXES['details']}").read_bytes())
+            groups.know(Acquisition(**details["acquisition"]), details["movie_file"]["found_at"])
+    return groups
+
+
+def describe_movie(
+    path: Path, settings: OneOff, index: SessionIndex, groups: GroupsInMemory | None = None
+) -> Movie:
+    """Describe a movie; without a known dose its sums are not dose-weighted. `groups` puts it into its optics group.
 
     Raises
     ------
@@ -162,6 +184,8 @@ def describe_movie(path: Path, settings: OneOff, index: SessionIndex) -> Movie:
     candidate = Candidate(path=path, size_bytes=status.size_bytes, mtime_ns=status.mtime_ns, folder=0)
     check_count(path, settings.folder.frames_per_movie)
     movie = describe(candidate, settings.folder, settings.processing, reference_directory=None)
+    if groups is not None:
+        movie = replace(movie, acquisition=groups.put(movie.acquisition, movie.found_at))
     if settings.tilt is not None:
         movie = _as_tilt(movie, settings.movies.index(given), settings.tilt)
     processing = settings.processing

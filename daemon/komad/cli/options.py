@@ -113,6 +113,32 @@ Tilt = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
+EpuSession = Annotated[
+    Path | None,
+    typer.Option(
+        "--epu-session",
+        help="Folder of EPU's session (with Images-Disc1): the .xml of each movie is found there.",
+        rich_help_panel=INPUT,
+    ),
+]
+BeamShiftGroups = Annotated[
+    bool | None,
+    typer.Option(
+        "--beam-shift-groups",
+        help="An optics group for each beam shift that sidecars tell: for image shift acquisition (AFIS, multi-shot).",
+        show_default=False,
+        rich_help_panel=OPTICS,
+    ),
+]
+BeamShiftTolerance = Annotated[
+    float | None,
+    typer.Option(
+        "--beam-shift-tolerance",
+        help="How far from its group's centre a movie may be: EPU's unit, or µm for SerialEM.",
+        show_default="from the shifts",
+        rich_help_panel=OPTICS,
+    ),
+]
 TiltMdoc = Annotated[
     Path | None,
     typer.Option(

@@ -48,6 +48,9 @@ def process(
     frame_doses: option.FrameDoses = None,
     pre_exposure: option.PreExposure = None,
     optics_group: option.OpticsGroup = None,
+    beam_shift_groups: option.BeamShiftGroups = None,
+    beam_shift_tolerance: option.BeamShiftTolerance = None,
+    epu_session: option.EpuSession = None,
     gain: option.Gain = None,
     gain_rot: option.GainRot = None,
     gain_flip: option.GainFlip = None,
@@ -136,6 +139,9 @@ def _refuse_nonsense(given: Mapping[str, Any]) -> None:
         and ("sum_range" in given or "even_odd_weighted" in given),
         "--in-frame-motion is a part of dose weighting: leave --no-dose-weighting out": unweighted
         and "in_frame_motion" in given,
+        "--beam-shift-tolerance is for optics groups: add --beam-shift-groups": "beam_shift_groups"
+        not in given
+        and "beam_shift_tolerance" in given,
         "--aligned-stack-group is about the aligned stack: add --aligned-stack": "aligned_stack" not in given
         and "aligned_stack_group" in given,
         "--archive-directory is for archives: leave --no-archive out": given.get("archive") is False
@@ -205,6 +211,8 @@ def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
         values["frame_doses"] = read_frame_doses(values["frame_doses"])
     if "alignment_weight" in values:
         values["alignment_weight"] = values["alignment_weight"].value.replace("-", "_")
+    if values.pop("beam_shift_groups", False):
+        values["optics_groups"] = "beam_shift"
     if "gain_kind" in values:
         values["gain_kind"] = values["gain_kind"].value
     if values.get("reference_frame", "").isdigit():
@@ -228,7 +236,14 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from komad.cli.oneoff import STAGES, describe_movie, device_of, done_before, process_movie
+    from komad.cli.oneoff import (
+        STAGES,
+        describe_movie,
+        device_of,
+        done_before,
+        groups_before,
+        process_movie,
+    )
     from komad.errors import DeviceError, DiskFullError, KomadError, OutputError
     from komad.formats.atomic import remove_leftovers
     from komad.output.session import SessionIndex
@@ -239,6 +254,7 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
     movies = [path for path in settings.movies if path not in done]
     device = device_of(settings.devices)
     session = _session(device) if settings.koma else None
+    groups = groups_before(settings)
     console, n_failed = Console(highlight=False), 0
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -257,7 +273,7 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
 
             started = perf_counter()
             try:
-                movie = describe_movie(path, settings, index)
+                movie = describe_movie(path, settings, index, groups)
                 summary = process_movie(
                     movie, settings, index, session=session, device=device, on_stage=on_stage
                 )

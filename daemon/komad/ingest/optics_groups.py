@@ -61,6 +61,13 @@ def is_grouped(acquisition: Acquisition) -> bool:
     return acquisition.sources.get("optics_group") in {BEAM_SHIFT, "supplied"}
 
 
+def number_of(acquisition: Acquisition) -> int | None:
+    """Return the number of a group that was found from the beam shift; None for all others."""
+    number = acquisition.optics_group.rpartition("-")[2]
+    by_shift = acquisition.sources.get("optics_group") == BEAM_SHIFT
+    return int(number) if by_shift and number.isdecimal() else None
+
+
 def without_shift(acquisition: Acquisition) -> Acquisition:
     """Leave a movie in the group that is configured, and say so."""
     note = (
@@ -89,16 +96,15 @@ class GroupsInMemory:
     """Of each session: x, y and group of its movies."""
     _last_number: int = 0
 
-    def know(self, earlier: Iterable[Acquisition], found_at: str) -> None:
-        """Learn the groups of movies that were processed before, which keep them."""
-        for acquisition in earlier:
-            shift = beam_shift(acquisition, found_at)
-            number = acquisition.optics_group.rpartition("-")[2]
-            if acquisition.sources.get("optics_group") == BEAM_SHIFT and shift and number.isdecimal():
-                index = self._session(shift)
-                self.sessions[index].readmit(shift, int(number))
-                self._shifts[index].append((shift.x, shift.y, int(number)))
-                self._last_number = max(self._last_number, int(number))
+    def know(self, acquisition: Acquisition, found_at: str) -> None:
+        """Learn the group of a movie that was processed before, which keeps it."""
+        shift = beam_shift(acquisition, found_at)
+        number = number_of(acquisition)
+        if number is not None and shift is not None:
+            index = self._session(shift)
+            self.sessions[index].readmit(shift, number)
+            self._shifts[index].append((shift.x, shift.y, number))
+            self._last_number = max(self._last_number, number)
 
     def put(self, acquisition: Acquisition, found_at: str) -> Acquisition:
         """Put a movie into its group; one without a beam shift stays in that of the configuration, with a note."""
