@@ -10,7 +10,8 @@ OK, MOVIES_FAILED, USAGE, CONFIG, RUNNING, STORE, DISK, GAIN, DEVICE, INTERNAL, 
 
 MEANINGS = {
     OK: "done",
-    MOVIES_FAILED: "some movies failed or cannot be read, the others are done; `verify`: archives missing or damaged",
+    MOVIES_FAILED: "some movies failed or cannot be read, the others are done; `verify`: archives missing or damaged; "
+    "`export`: something is missing or not as it should be",
     USAGE: "wrong option, argument or value",
     CONFIG: "the configuration or a reference that it names is wrong",
     RUNNING: "another komad works with this state or output directory",

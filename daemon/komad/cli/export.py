@@ -79,19 +79,24 @@ def _followed(export: RelionExport, output: Path) -> Report:
 
     from komad.errors import ParameterError
     from komad.export.relion import Report
-    from komad.export.session import state_of
+    from komad.export.session import index_stamp, state_of
 
     report, n_told, n_new, n_unpacked = Report(), -1, 0, 0
+    seen: tuple[tuple[int, int], ...] = ()
     try:
         while True:
-            state = state_of(output)  # before the index is read, so that nothing comes after the last time
-            try:
-                report = export.update()
-                n_new, n_unpacked = n_new + report.n_new, n_unpacked + report.n_unpacked
-                report.n_new, report.n_unpacked = n_new, n_unpacked
-            except ParameterError:
-                if state != "running":
-                    raise
+            # State and stamp before the index is read, so that nothing comes after the last time.
+            state, stamp = state_of(output), index_stamp(output)
+            if stamp != seen:
+                seen = stamp
+                try:
+                    report = export.update()
+                except ParameterError:
+                    if state != "running":
+                        raise
+                else:
+                    n_new, n_unpacked = n_new + report.n_new, n_unpacked + report.n_unpacked
+                    report.n_new, report.n_unpacked = n_new, n_unpacked
             if report.n_micrographs != n_told:
                 n_told = report.n_micrographs
                 print(f"{report.motion_job or 'no job yet'}: {n_told} micrographs", flush=True)

@@ -143,3 +143,15 @@ def state_of(directory: Path) -> str:
         return str(json.loads((directory / SESSION).read_bytes())["state"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def index_stamp(directory: Path) -> tuple[tuple[int, int], ...]:
+    """What differs after each change of the index, at no cost; zeros for a file that is missing."""
+    stamps = []
+    for name in (PROCESSED, CORRECTED):
+        try:
+            status = (directory / name).stat()
+            stamps.append((status.st_size, status.st_mtime_ns))
+        except OSError:
+            stamps.append((0, 0))
+    return tuple(stamps)
