@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +92,3 @@ def made(tmp_path: Path) -> Made:
     """An empty session."""
     (tmp_path / "camera").mkdir()
     return Made(camera=tmp_path / "camera", output=tmp_path / "komad")
-
-
-Tree = Callable[[Path], dict[str, bytes]]
