@@ -15,12 +15,14 @@ from scipy.ndimage import gaussian_filter
 
 from komad.config import Output
 from komad.formats import star
+from komad.formats.movies import open_movie
 from komad.formats.star import Table, read_star
-from komad.model import MotionModel, References, outliers_at
+from komad.model import EerRendering, MotionModel, Movie, MovieHeader, References, outliers_at
 from komad.model.motion import SplineField
 from komad.output.micrograph import write_micrograph
 from komad.output.polynomial import polynomial_terms
 from komad.output.session import SessionIndex
+from komad.simulate.eer import write_eer
 from tests.output.conftest import MOVIE, RESULT
 
 NY, NX, N_FRAMES, BOX = 320, 384, 8, 64
@@ -34,9 +36,9 @@ def write_picture(path: Path, data: np.ndarray) -> None:
         file.voxel_size = PIXEL_SIZE
 
 
-def strong_motion(rng: np.random.Generator, skipped: int) -> MotionModel:
+def strong_motion(rng: np.random.Generator, header: MovieHeader, skipped: int = 0) -> MotionModel:
     """A walk of the whole, and a local field of some pixels."""
-    shifts = np.cumsum(rng.normal(size=(N_FRAMES, 2)), axis=0)
+    shifts = np.cumsum(rng.normal(size=(header.n_frames, 2)), axis=0)
     shifts[:skipped] = np.nan
     return MotionModel(
         shifts_px=shifts - shifts[skipped],
@@ -45,9 +47,9 @@ def strong_motion(rng: np.random.Generator, skipped: int) -> MotionModel:
         kind="local",
         reason="",
         local=SplineField(
-            shape=(NY, NX),
+            shape=(header.ny, header.nx),
             knots=np.array([0.5, 3.0, 7.5]),
-            moments=np.arange(N_FRAMES) + 0.5,
+            moments=np.arange(header.n_frames) + 0.5,
             coefficients_px=rng.normal(0, 2, (3, 4, 5, 2)),
         ),
     )
@@ -90,18 +92,49 @@ def write_reference(folder: Path, rng: np.random.Generator) -> None:
     (folder / "postprocess.star").write_text(star.dumps(tables))
 
 
-def polishing_tracks(folder: Path, first_frame: int) -> np.ndarray:
+def polishing_tracks(folder: Path, first_frame: int, last_frame: int) -> np.ndarray:
     """(n_particles, n_frames, 2) as (x, y): where RELION begins, in pixels; no step of its own fit is made."""
     command = [
         "relion_motion_refine", "--i", "particles.star", "--o", "Polish/", "--f", "postprocess.star",
         "--m1", "half1.mrc", "--m2", "half2.mrc", "--mask", "mask.mrc", "--corr_mic", "corrected_micrographs.star",
-        "--first_frame", str(first_frame), "--last_frame", str(N_FRAMES), "--max_iters", "0", "--diag",
+        "--first_frame", str(first_frame), "--last_frame", str(last_frame), "--max_iters", "0", "--diag",
     ]  # fmt: skip
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
     text = (folder / "Polish" / "FoilHole_1_tracks.star").read_text()
     blocks = re.split(r"\ndata_\d+\n", text)[1:]
     rows = [[line.split() for line in block.splitlines() if re.match(r"\s*-?\d", line)] for block in blocks]
     return np.array(rows, float) / PIXEL_SIZE
+
+
+def check_polishing(
+    folder: Path, movie: Movie, rng: np.random.Generator, *, skipped: int, n_frames: int
+) -> None:
+    """Write what komad writes, and compare the tracks over `n_frames` frames that RELION begins with."""
+    ny, nx = movie.header.ny, movie.header.nx
+    x, y = (
+        axis.ravel() for axis in np.meshgrid(np.linspace(60, nx - 64, 4).round(), np.linspace(60, ny - 70, 3))
+    )
+    write_particles(folder / "particles.star", x, y, rng)
+    write_reference(folder, rng)
+    motion = strong_motion(rng, movie.header, skipped)
+    summary = write_micrograph(
+        replace(RESULT, motion=motion, warnings=("see /data_2/x", "# version 2 is out")),
+        movie,
+        directory=folder,
+        archive_path=None,
+        output=Output(thumbnail=False),
+        outliers=outliers_at([[3, 4]]),
+    )
+    SessionIndex(folder).publish([{**summary, "movie_id": 1, "sequence": 1}])
+
+    tables = read_star(folder / "FoilHole_1.star")
+    coefficients = np.array(tables["local_motion_model"].columns["rlnMotionModelCoeff"]).reshape(2, 18)
+    whole = tables["global_shift"].columns
+    shifts = np.stack([whole["rlnMicrographShiftX"], whole["rlnMicrographShiftY"]], axis=-1)[skipped:]
+    z = np.arange(n_frames - skipped)
+    local = polynomial_terms(z, (y / ny - 0.5)[:, None], (x / nx - 0.5)[:, None]) @ coefficients.T
+    assert np.abs(local).max() > 1
+    np.testing.assert_allclose(polishing_tracks(folder, skipped + 1, n_frames), -(shifts + local), atol=1e-4)
 
 
 @pytest.mark.relion
@@ -111,33 +144,22 @@ def test_polishing_starts_from_our_motion(tmp_path: Path, skipped: int) -> None:
     """Every particle's first track is minus global shift and polynomial of our STAR, as we evaluate them."""
     rng = np.random.default_rng(7)
     write_picture(tmp_path / "movie.mrc", rng.poisson(2.0, (N_FRAMES, NY, NX)).astype(np.int16))
-    x, y = (axis.ravel() for axis in np.meshgrid(np.linspace(60, 320, 4).round(), [60.0, 160.0, 250.0]))
-    write_particles(tmp_path / "particles.star", x, y, rng)
-    write_reference(tmp_path, rng)
-    movie = replace(
-        MOVIE,
-        path=tmp_path / "movie.mrc",
-        header=replace(MOVIE.header, n_frames=N_FRAMES, ny=NY, nx=NX),
-        references=References(),
-    )
-    result = replace(
-        RESULT, motion=strong_motion(rng, skipped), warnings=("see /data_2/x", "# version 2 is out")
-    )
-    summary = write_micrograph(
-        result,
-        movie,
-        directory=tmp_path,
-        archive_path=None,
-        output=Output(thumbnail=False),
-        outliers=outliers_at([[3, 4]]),
-    )
-    SessionIndex(tmp_path).publish([{**summary, "movie_id": 1, "sequence": 1}])
+    header = replace(MOVIE.header, n_frames=N_FRAMES, ny=NY, nx=NX)
+    movie = replace(MOVIE, path=tmp_path / "movie.mrc", header=header, references=References())
+    check_polishing(tmp_path, movie, rng, skipped=skipped, n_frames=N_FRAMES)
 
-    tables = read_star(tmp_path / "FoilHole_1.star")
-    coefficients = np.array(tables["local_motion_model"].columns["rlnMotionModelCoeff"]).reshape(2, 18)
-    whole = tables["global_shift"].columns
-    shifts = np.stack([whole["rlnMicrographShiftX"], whole["rlnMicrographShiftY"]], axis=-1)[skipped:]
-    z = np.arange(N_FRAMES - skipped)
-    local = polynomial_terms(z, (y / NY - 0.5)[:, None], (x / NX - 0.5)[:, None]) @ coefficients.T
-    assert np.abs(local).max() > 1
-    np.testing.assert_allclose(polishing_tracks(tmp_path, skipped + 1), -(shifts + local), atol=1e-4)
+
+@pytest.mark.relion
+@pytest.mark.skipif(shutil.which("relion_motion_refine") is None, reason="RELION is not installed")
+def test_polishing_of_an_eer_movie(tmp_path: Path) -> None:
+    """RELION finds the raw frames by our STAR alone, also where we have a frame more than it makes."""
+    rng = np.random.default_rng(8)
+    pixels = (rng.choice(4096**2, 9000, replace=False) for _ in range(11))
+    raw_frames = (4 * np.column_stack(np.divmod(hit, 4096)) for hit in pixels)
+    write_eer(tmp_path / "movie.eer", raw_frames, (4096, 4096))
+    rendering = EerRendering(ends=(2, 4, 6, 8, 10, 11))
+    with open_movie(tmp_path / "movie.eer", rendering) as reader:
+        header = reader.header
+    assert header.n_frames == 6
+    movie = replace(MOVIE, path=tmp_path / "movie.eer", header=header, references=References())
+    check_polishing(tmp_path, movie, rng, skipped=0, n_frames=5)
