@@ -17,11 +17,12 @@ from shutil import rmtree
 from typing import Any
 
 from komad.app import locked, reference_directory
-from komad.config import Processing, Settings
+from komad.config import Processing, Settings, WatchFolder
 from komad.errors import KomadError, MovieError, OutputError
 from komad.formats.copies import ARCHIVE_SUFFIXES, COPY_SUFFIX
 from komad.formats.mrcz import read_metadata
 from komad.ingest import missing_parameters
+from komad.ingest.optics_groups import beam_shift, number_of
 from komad.model import (
     REACH,
     KomaWindow,
@@ -34,7 +35,7 @@ from komad.model import (
 from komad.output.manifest import archived_metadata
 from komad.output.micrograph import SUFFIXES
 from komad.output.session import PROCESSED, SESSION
-from komad.store import StackSumRow
+from komad.store import StackSumRow, Taken
 from komad.store.rebuild import KnownMovie, Refill
 from komad.store.rows import acquisition_from
 from komad.work import stack_sums
@@ -235,10 +236,8 @@ def _movie(settings: Settings, stem: str, bound: Mapping[str, Any]) -> Movie:
         found_at=file["found_at"],
         koma=settings.koma.model_dump(),
     )
-    holding = [folder.directory for folder in settings.watch if path.is_relative_to(folder.directory)]
-    if not holding:
-        return movie
-    return replace(movie, series=series_of(movie, max(holding, key=lambda folder: len(folder.parts))))
+    folder = _watched(settings, path)
+    return movie if folder is None else replace(movie, series=series_of(movie, folder.directory))
 
 
 def _references(values: Mapping[str, Any], directory: Path) -> References:
@@ -315,9 +314,28 @@ def _known(
                 result=result,
                 sequence=sequence,
                 window=None if each.details is None else _window(each.details["detector"]),
+                optics=_optics(settings, each.movie),
             )
         )
     return known, last_sequence
+
+
+def _optics(settings: Settings, movie: Movie) -> tuple[int, Taken] | None:
+    """The optics group that was found from a movie's beam shift, which it keeps; None for all others."""
+    acquisition = movie.acquisition
+    number, shift = number_of(acquisition), beam_shift(acquisition, movie.found_at)
+    folder = _watched(settings, movie.path)
+    if number is None or shift is None or folder is None:
+        return None
+    tolerance = None if folder.beam_shift_tolerance == "auto" else folder.beam_shift_tolerance
+    name = acquisition.optics_group.rpartition("-")[0]
+    return number, Taken(folder=str(folder.directory), name=name, tolerance=tolerance, shift=shift)
+
+
+def _watched(settings: Settings, path: Path) -> WatchFolder | None:
+    """The watched folder that holds a movie, the nearest one."""
+    holding = [folder for folder in settings.watch if path.is_relative_to(folder.directory)]
+    return max(holding, key=lambda folder: len(folder.directory.parts), default=None)
 
 
 def _result(found: _Found, output: Path) -> dict[str, Any]:

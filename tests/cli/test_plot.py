@@ -98,9 +98,12 @@ def test_optics_groups(komad: Komad, config: Path, store: Store) -> None:
         store.add_movie(movie(name), taken=taken)
     assert komad("plot", "optics", "-c", config, "-o", path).out == f"{path}: 3 movies, 2 optics groups\n"
     assert path.read_bytes().startswith(b"\x89PNG")
-    assert komad("plot", "optics", "-c", config, "--csv").out == (
-        "movie_id,stem,optics_group,x,y\n"
-        "1,c,opticsGroup1-001,0.0,0.5\n2,d,opticsGroup1-002,0.1,0.5\n3,e,opticsGroup1-001,0.001,0.5\n"
-    )
+    lines = komad("plot", "optics", "-c", config, "--csv").out.splitlines()
+    assert [line.partition(",")[2] for line in lines] == [
+        "stem,optics_group,x,y",
+        "c,opticsGroup1-001,0.0,0.5",
+        "d,opticsGroup1-002,0.1,0.5",
+        "e,opticsGroup1-001,0.001,0.5",
+    ]
     outcome = komad("plot", "optics", "-c", config, "-o", "a.jpg")
     assert (outcome.code, "png, pdf, svg" in outcome.err) == (2, True)

@@ -13,6 +13,7 @@ from komad.optics.groups import BEAM_SHIFT, PAUSE_S, BeamShift
 from komad.simulate.beam_shifts import ShiftPattern, simulate_shifts
 from komad.store import Store, Taken
 from komad.store.optics import read_groups
+from komad.store.rebuild import KnownMovie, Refill
 
 MakeMovie = Callable[..., Movie]
 
@@ -113,3 +114,25 @@ def test_a_tolerance_that_is_configured_holds_at_once(
     group_of(store, make_movie("/data/a.mrc"), taken(0, 0))
     name = group_of(store, make_movie("/data/b.mrc"), taken(0.1, 0, tolerance=tolerance))
     assert name == ("opticsGroup1-001" if tolerance > 0.1 else "opticsGroup1-002")
+
+
+def test_a_database_made_anew_goes_on_with_the_groups(tmp_path: Path, make_movie: MakeMovie) -> None:
+    """Movies that are entered again keep their groups, and those still to come join them."""
+    archive = {"stem": "a", "archive": None, "movie_bytes": 1, "archive_bytes": 0, "sha256": None}
+    known = []
+    for number, (x, group) in enumerate(((0.0, 4), (0.1, 7), (0.002, 4)), start=1):
+        movie = make_movie(f"/data/{number}.mrc", movie_id=number, stem=str(number))
+        known.append(
+            KnownMovie(
+                movie=movie,
+                missing="",
+                archive=archive,
+                archived_at=movie.found_at,
+                optics=(group, taken(x, 0)),
+            )
+        )
+    with Refill(tmp_path).open() as refill:
+        refill.fill(known, last_sequence=0)
+    with Store(tmp_path).open() as store:
+        names = [group_of(store, make_movie(f"/data/{x}.mrc"), taken(x, 0)) for x in (0.001, 0.101, 0.2)]
+    assert [name[-3:] for name in names] == ["004", "007", "008"]

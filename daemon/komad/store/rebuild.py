@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, insert
 
 from komad.model import JobEvent, JobKind, JobState, KomaWindow, Movie
-from komad.store import changes
+from komad.store import changes, optics_groups
 from komad.store.database import Database
 from komad.store.finished import raise_sequence
+from komad.store.optics_groups import Taken
 from komad.store.rows import HeldBy, StackSumRow, movie_values, window_values
 from komad.store.stack_sums import put
 from komad.store.tables import jobs, koma_windows, movies
@@ -38,6 +39,8 @@ class KnownMovie:
     """Of a movie that is corrected."""
     window: KomaWindow | None = None
     stack_sum: StackSumRow | None = None
+    optics: tuple[int, Taken] | None = None
+    """Number of the optics group that was found from its beam shift, and from what."""
 
 
 class Refill(Database):
@@ -84,6 +87,9 @@ def _enter(connection: Connection, known: KnownMovie) -> None:
         connection.execute(
             insert(koma_windows).values(movie_id=movie.movie_id, window=window_values(known.window))
         )
+    if known.optics is not None:
+        number, taken = known.optics
+        optics_groups.readmit(connection, movie.movie_id, number, taken)
     if known.stack_sum is not None:
         put(connection, movie.movie_id, known.stack_sum)
 
