@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 from komad.simulate import MovieSpec
-from tests.bench import accuracy, archive, folder, gpu, koma, queue, scaling, session, single, status
+from tests.bench import accuracy, archive, eer, folder, gpu, koma, queue, scaling, session, single, status
 from tests.bench.suite import CASES
 
-PARTS = ("archive", "queue", "session", "status", "single", "folder", "scaling", "koma", "accuracy")
+PARTS = ("archive", "eer", "queue", "session", "status", "single", "folder", "scaling", "koma", "accuracy")
 ON_A_GPU = "gpu"
 """Only where it is asked for: it fails where there is none."""
 
@@ -28,6 +28,8 @@ def main() -> None:
         for part in (archive, queue, session, status):
             if part.__name__.rsplit(".", 1)[-1] in arguments.parts:
                 part.main()
+        if "eer" in arguments.parts:
+            eer.main(arguments.eer_frames)
         if "single" in arguments.parts:
             single.main(one_movie, spec, arguments.repeats)
         if "folder" in arguments.parts:
@@ -58,6 +60,8 @@ def _arguments() -> argparse.Namespace:
     one.add_argument("--size", type=_size, default=(4096, 4096), help="4096, or 5760x4092 (x, y)")
     one.add_argument("--frames", type=int, default=40)
     one.add_argument("--repeats", type=int, default=3)
+    events = parser.add_argument_group("eer")
+    events.add_argument("--eer-frames", type=int, default=4, help="40 make a usual movie")
     pattern = parser.add_argument_group("koma")
     pattern.add_argument("--pictures", type=Path, help="folder for the figures of docs/koma.md")
     suite = parser.add_argument_group("accuracy")

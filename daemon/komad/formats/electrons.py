@@ -1,7 +1,7 @@
 """Lists of electrons, as on the pages of an EER movie, added to a frame of counts with every index checked.
 
-imagecodecs 2026.3.6 decodes them too, one raw frame at a time: a fifteenth as fast, takes a list that breaks off for a
-whole one, and reads those of compression 65000 otherwise than RELION (docs/benchmarks.md, decision 0008).
+imagecodecs 2026.3.6 decodes them too, a quarter as fast at the camera's pixels and a twelfth at halves of them, takes a
+list that breaks off for a whole one, and reads those of compression 65000 otherwise than RELION (decision 0008).
 """
 
 from __future__ import annotations
