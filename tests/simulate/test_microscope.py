@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 
 from komad.errors import ParameterError
+from komad.formats.movies import read_header
+from komad.ingest.optics_groups import GroupsInMemory
+from komad.ingest.sidecars import find
+from komad.model import Acquisition
 from komad.simulate import MovieSpec, microscope, read_truth, simulate_movie
-from komad.simulate.microscope import run_session
+from komad.simulate.beam_shifts import simulate_shifts
+from komad.simulate.microscope import HOLES, run_session
 
 TINY = MovieSpec(n_frames=4, ny=48, nx=64, max_count=255, seed=11)
 FULL_BYTES = 1024 + 4 * 48 * 64
@@ -152,3 +157,19 @@ def test_unknown_mode_is_refused(tmp_path):
     """A misspelt mode is an error that lists the right ones."""
     with pytest.raises(ParameterError, match="slow-copy"):
         run_session(tmp_path, TINY, 1, 0.0, mode="slow")
+
+
+@pytest.mark.parametrize("sidecars", ["epu", "mdoc"])
+def test_holes_reached_by_image_shift(tmp_path, sidecars):
+    """Sidecars tell the shift of the beam, and movies of one hole of the pattern have one optics group."""
+    paths = run_session(tmp_path, TINY, 20, 0.0, sidecars=sidecars)
+    groups = GroupsInMemory(tolerance=None)
+    names = []
+    for path in paths:
+        header = read_header(path)
+        acquisition = Acquisition(facts=find(path, header).facts)
+        names.append(groups.put(acquisition, "2026-01-02T03:04:05.000+00:00").optics_group)
+    holes = HOLES[sidecars]
+    places = simulate_shifts(holes, len(paths), seed=TINY.seed)[1]
+    assert len(set(zip(names, places.tolist(), strict=True))) == len(set(names))
+    assert 9 <= len(set(names)) <= 11

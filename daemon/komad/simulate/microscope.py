@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from komad.errors import ParameterError
 from komad.formats.images import write_mrc
+from komad.simulate.beam_shifts import ShiftPattern, simulate_shifts
 from komad.simulate.detector import aged, build_detector
 from komad.simulate.eer import RAW_FRAMES_PER_FRAME, RAW_FRAMES_PER_SECOND
 from komad.simulate.movie import SimulatedMovie, simulate_movie
@@ -24,6 +25,8 @@ Mode = Literal["rename", "grow", "slow-copy", "burst"]
 
 GAIN_NAME = "gain.mrc"
 TEMPORARY_SUFFIX = ".tmp"
+HOLES = {"epu": ShiftPattern(n_across=3), "mdoc": ShiftPattern(n_across=3, pitch=2.5, jitter=0.06)}
+"""Holes that are reached by image shift from each stage position, in the unit of the sidecars."""
 BURST_MOVIES = 5
 """Movies that a burst drops at once."""
 COPY_CHUNKS = 16
@@ -76,6 +79,8 @@ def run_session(
     directory.mkdir(parents=True, exist_ok=True)
     detector = build_detector(spec)
     write_mrc(directory / GAIN_NAME, detector.gain_reference, pixel_size_angstrom=spec.pixel_size_angstrom)
+    holes = HOLES["mdoc" if sidecars == "mdoc" else "epu"]
+    shifts = [(float(x), float(y)) for x, y in simulate_shifts(holes, n_movies, seed=spec.seed)[0]]
     written: list[Path] = []
     started = time.monotonic()
     for number in range(n_movies):
@@ -88,9 +93,12 @@ def run_session(
         write_truth(truth_path(path), movie.truth, movie_spec)
         if file_format == "eer":  # whose programs speak of raw frames
             raw = raw_frames(movie_spec)
-            write_sidecar(path, raw, sidecars, gain_name=GAIN_NAME, frame_time_s=1 / RAW_FRAMES_PER_SECOND)
+            frame_time_s = 1 / RAW_FRAMES_PER_SECOND
+            write_sidecar(
+                path, raw, sidecars, gain_name=GAIN_NAME, frame_time_s=frame_time_s, shift=shifts[number]
+            )
         else:
-            write_sidecar(path, movie_spec, sidecars, gain_name=GAIN_NAME)
+            write_sidecar(path, movie_spec, sidecars, gain_name=GAIN_NAME, shift=shifts[number])
         _write(path, movie, mode, file_format, pause_s=WRITING_PART * interval_s, stop=stop)
         written.append(path)
         if on_movie is not None:

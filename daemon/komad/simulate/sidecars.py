@@ -15,6 +15,7 @@ FRAME_TIME_S = 0.05
 EPU_NAMESPACES = 'xmlns="http://schemas.datacontract.org/2004/07/Fei.SharedObjects" xmlns:i="http://www.w3.org/2001/XMLSchema-instance"'
 EPU_ARRAYS = 'xmlns:a="http://schemas.microsoft.com/2003/10/Serialization/Arrays"'
 EPU_OMP = 'xmlns:b="http://schemas.datacontract.org/2004/07/Fei.Applications.Common.Omp.Interface"'
+EPU_TYPES = 'xmlns:a="http://schemas.datacontract.org/2004/07/Fei.Types"'
 EPU_DRAWING = 'xmlns:a="http://schemas.datacontract.org/2004/07/System.Drawing"'
 
 
@@ -39,16 +40,26 @@ def write_sidecar(
     *,
     gain_name: str,
     frame_time_s: float = FRAME_TIME_S,
+    shift: tuple[float, float] = (0.0, 0.0),
 ) -> None:
-    """Write the sidecar that belongs to `movie_path`, whose frames `spec` describes, or nothing for 'none'."""
+    """Write the sidecar that belongs to `movie_path`, whose frames `spec` describes, or nothing for 'none'.
+
+    `shift` is that of the beam, in the unit of the program: µm for SerialEM, EPU's has no name.
+    """
     if sidecars == "none":
         return
     is_mdoc = sidecars == "mdoc"
-    text = _mdoc(movie_path, spec, gain_name, frame_time_s) if is_mdoc else _epu(spec, frame_time_s)
+    text = (
+        _mdoc(movie_path, spec, gain_name, frame_time_s, shift)
+        if is_mdoc
+        else _epu(spec, frame_time_s, shift)
+    )
     sidecar_path(movie_path, sidecars).write_text(text, encoding="utf-8", newline="\r\n")
 
 
-def _mdoc(movie_path: Path, spec: MovieSpec, gain_name: str, frame_time_s: float) -> str:
+def _mdoc(
+    movie_path: Path, spec: MovieSpec, gain_name: str, frame_time_s: float, shift: tuple[float, float]
+) -> str:
     exposure_s = frame_time_s * spec.n_frames
     values = {
         "GainReference": gain_name,
@@ -58,6 +69,7 @@ def _mdoc(movie_path: Path, spec: MovieSpec, gain_name: str, frame_time_s: float
         "DoseRate": f"{spec.dose_e_per_px_frame / frame_time_s:g}",
         "PixelSpacing": f"{spec.pixel_size_angstrom:g}",
         "Defocus": f"{-spec.defocus_um:g}",
+        "ImageShift": f"{shift[0]:.6g} {shift[1]:.6g}",
         "ExposureTime": f"{exposure_s:g}",
         "Binning": "1",
         "CameraIndex": "1",
@@ -73,7 +85,7 @@ def _mdoc(movie_path: Path, spec: MovieSpec, gain_name: str, frame_time_s: float
     return head + "".join(f"{key} = {value}\n" for key, value in values.items())
 
 
-def _epu(spec: MovieSpec, frame_time_s: float) -> str:
+def _epu(spec: MovieSpec, frame_time_s: float, shift: tuple[float, float]) -> str:
     """Make an acquisition's XML, SI units: dose of the whole exposure in e/m², pixel size in m, voltage in V."""
     dose = spec.dose_per_frame * spec.n_frames * 1e20
     pixel = f"<numericValue>{spec.pixel_size_angstrom * 1e-10!r}</numericValue>"
@@ -115,6 +127,7 @@ def _epu(spec: MovieSpec, frame_time_s: float) -> str:
    <AccelerationVoltage>{spec.voltage_kv * 1e3:.0f}</AccelerationVoltage>
   </gun>
   <optics>
+   <BeamShift {EPU_TYPES}><a:_x>{shift[0]!r}</a:_x><a:_y>{shift[1]!r}</a:_y></BeamShift>
    <Defocus>{-spec.defocus_um * 1e-6!r}</Defocus>
    <TemMagnification><NominalMagnification>105000</NominalMagnification></TemMagnification>
   </optics>
