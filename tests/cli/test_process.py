@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import mrcz
 import numpy as np
 import pytest
 
@@ -284,3 +285,17 @@ def test_an_eer_movie(komad: Komad, tmp_path: Path) -> None:
         for folder in (out, out / "8k")
     ]
     assert np.corrcoef(coarse[0].ravel(), coarse[1].ravel())[0, 1] > 0.9
+
+
+def test_a_foreign_archive_is_kept(komad: Komad, camera: Path, tmp_path: Path) -> None:
+    """An MRCZ movie of the name that the archive would have is not written over: neither as an input nor beside it."""
+    (tmp_path / "out").mkdir()
+    frames = read_frames(camera / "movie_0001.mrc").astype(np.int16)
+    theirs = tmp_path / "out/movie_0001.mrcz"
+    mrcz.writeMRC(frames, str(theirs), compressor="zstd", pixelsize=1.5)
+    before = theirs.read_bytes()
+    for movie in (theirs, camera / "movie_0001.mrc"):
+        outcome = komad("process", movie, "-o", tmp_path / "out", *OPTICS)
+        assert outcome.code != 0
+        assert "movie_0001.mrcz" in outcome.out + outcome.err
+        assert theirs.read_bytes() == before

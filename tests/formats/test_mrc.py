@@ -188,3 +188,13 @@ def test_damaged_header(
     (tmp_path / "m.mrc").write_bytes(raw)
     with pytest.raises(error, match=message):
         movies.read_header(tmp_path / "m.mrc")
+
+
+def test_direct_electron_number_of_frames(tmp_path: Path) -> None:
+    """A header that says 32766, as Direct Electron's software leaves it, is waited for, and the message says why."""
+    path = tmp_path / "20260101_00001_movie.mrc"
+    path.write_bytes(mrc_bytes((32766, 8, 9), 0, bytes(3 * 72)))
+    with pytest.raises(
+        MovieTruncatedError, match=r"holds 3 frames, and nz in its header is 32766, which Direct"
+    ):
+        movies.check_complete(path)

@@ -368,3 +368,26 @@ def test_reserved_room_is_json(tmp_path: Path) -> None:
     metadata = json.loads(raw[1024 : 1024 + length])
     assert metadata["note"] == "x"
     assert len(metadata["frame_crc32"]) == 3
+
+
+def test_chunks_that_are_not_compressed(tmp_path: Path) -> None:
+    """python-mrcz stores frames as they are where compressing is switched off, or does not make them smaller."""
+    noise = np.random.default_rng(0).integers(-(2**15), 2**15, (3, 40, 50)).astype(np.int16)
+    for level in (0, 1):
+        path = tmp_path / f"{level}.mrcz"
+        mrcz.writeMRC(noise, str(path), compressor="zstd", clevel=level)
+        assert path.stat().st_size > noise.nbytes
+        movies.check_complete(path)
+        assert np.array_equal(movies.read_frames(path), noise)
+
+
+def test_whose_file_it_is(tmp_path: Path) -> None:
+    """An MRCZ by another program, and any other file, is foreign; what is ours or not there is not."""
+    theirs, ours = tmp_path / "theirs.mrcz", tmp_path / "ours.mrcz"
+    mrcz.writeMRC(counts((3, 40, 50), "int16"), str(theirs), compressor="zlib")
+    archive.write_mrcz(
+        ours, counts((2, 8, 9)), pixel_size_angstrom=1.0, voltage_kv=200, cs_mm=2.7, metadata={}
+    )
+    assert archive.is_foreign_mrcz(theirs)
+    assert not archive.is_foreign_mrcz(ours)
+    assert not archive.is_foreign_mrcz(tmp_path / "none.mrcz")

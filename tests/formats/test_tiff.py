@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -247,3 +248,31 @@ def test_pictures_that_are_no_frames(
     tifffile.imwrite(tmp_path / "m.tif", pixels, **page)
     with pytest.raises(MovieError, match=message):
         movies.read_header(tmp_path / "m.tif")
+
+
+@pytest.mark.parametrize("compression", [1, 5])
+def test_four_bits(tmp_path: Path, compression: int) -> None:
+    """Pages of 4 bits, the first pixel of a pair in the high bits and rows padded to bytes, come as uint8."""
+    frames = counts((2, 6, 9)) % 16
+    path = tmp_path / "m.tif"
+    raw, link = bytearray(b"II*\0\0\0\0\0"), 4
+    for frame in frames[:, ::-1]:
+        rows = np.pad(frame, ((0, 0), (0, 1)))
+        strips = [((part[:, 0::2] << 4) | part[:, 1::2]).tobytes() for part in (rows[:4], rows[4:])]
+        strips = [imagecodecs.lzw_encode(strip) for strip in strips] if compression == 5 else strips
+        offsets = [len(raw), len(raw) + len(strips[0])]
+        raw += b"".join(strips)
+        raw += bytes(-len(raw) % 2)
+        lists = len(raw)
+        raw += struct.pack("<4I", *offsets, *map(len, strips))
+        struct.pack_into("<I", raw, link, len(raw))
+        tags = [
+            (256, 4, 1, 9), (257, 4, 1, 6), (258, 3, 1, 4), (259, 3, 1, compression), (262, 3, 1, 1),
+            (273, 4, 2, lists), (277, 3, 1, 1), (278, 4, 1, 4), (279, 4, 2, lists + 8),
+        ]  # fmt: skip
+        raw += struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+        link = len(raw)
+        raw += bytes(4)
+    path.write_bytes(raw)
+    movies.check_complete(path)
+    assert np.array_equal(movies.read_frames(path), frames)

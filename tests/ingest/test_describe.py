@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from komad.config import AcquisitionSettings, Processing, ReferenceSettings, WatchFolder
 from komad.errors import MovieChangedError, MovieError, MovieMissingError, ParameterError, ReferenceFileError
+from komad.formats.frame_files import status_of
 from komad.ingest import describe, missing_parameters, reconsider
 from komad.ingest.describe import stem_of
 from komad.model import Candidate, Movie
+from komad.work.archive import check_unchanged, read_source
 from tests.ingest.conftest import mdoc_text
 
 WriteMovie = Callable[..., Path]
@@ -157,6 +161,8 @@ def test_never_without_a_reference_that_is_named(write_movie: WriteMovie, tmp_pa
         ("s_mmm_00993_33.0_Oct08_07.39.05.tif", "s_mmm_00993_33_0_Oct08_07_39_05"),
         ("FoilHole_1_Data_2_Fractions.tiff", "FoilHole_1_Data_2_Fractions"),
         ("my movie (2).mrc", "my_movie__2_"),
+        ("a.b.mrc.bz2", "a_b"),
+        ("a_frame{frame}.mrc", "a_frame"),
         ("3@a#b'c.mrc", "3_a_b_c"),
         ("tilt_+33-a.mrc", "tilt_+33-a"),
         ("-rf.mrc", "-rf"),
@@ -193,3 +199,40 @@ def test_a_tilt_waits_for_its_series(write_movie: WriteMovie, tmp_path: Path) ->
     acquisition = reconsider(movie, folder)
     assert missing_parameters(acquisition, Processing()) == ""
     assert acquisition.exposure_before(movie.header.n_frames) == 2.0
+
+
+def test_a_compressed_movie_has_the_sidecar_of_what_is_in_it(write_movie: WriteMovie) -> None:
+    """`a.mrc.bz2` is described by `a.mrc.mdoc`, and its results are named `a`."""
+    path = write_movie("a.mrc")
+    packed = path.with_name("a.mrc.bz2")
+    packed.write_bytes(bz2.compress(path.read_bytes()))
+    path.unlink()
+    path.with_name("a.mrc.mdoc").write_text(mdoc_text(Binning=1))
+    movie = described(packed)
+    assert (movie.stem, movie.path, movie.header.shape) == ("a", packed, (4, 6, 8))
+    assert movie.acquisition.sources["voltage_kv"] == "a.mrc.mdoc"
+
+
+def test_frames_in_files_are_one_movie(write_movie: WriteMovie, tmp_path: Path) -> None:
+    """The movie has the name and the sidecar of `{movie}`, and all that its files have; a change of one is seen."""
+    for number in range(3):
+        write_movie(f"a_frame{number}.mrc", shape=(1, 6, 8))
+    (tmp_path / "a.mrc.mdoc").write_text(mdoc_text(Binning=1))
+    folder = WatchFolder(directory=tmp_path, frame_files="{movie}_frame{frame}.mrc")
+    path = tmp_path / "a_frame{frame}.mrc"
+    status = status_of(path)
+    found = Candidate(path=path, size_bytes=status.size_bytes, mtime_ns=status.mtime_ns, folder=0)
+    movie = describe(found, folder, Processing(), reference_directory=None)
+    assert (movie.stem, movie.header.shape, movie.size_bytes) == ("a", (3, 6, 8), status.size_bytes)
+    assert movie.acquisition.sources["voltage_kv"] == "a.mrc.mdoc"
+    check_unchanged(movie)
+    np.testing.assert_array_equal(read_source(movie)[2], np.arange(48).reshape(6, 8))
+    os.utime(tmp_path / "a_frame1.mrc", ns=(1, 1))
+    with pytest.raises(MovieChangedError):
+        describe(found, folder, Processing(), reference_directory=None)
+    with pytest.raises(MovieChangedError):
+        check_unchanged(movie)
+    for file in tmp_path.glob("a_frame*"):
+        file.unlink()
+    with pytest.raises(MovieMissingError):
+        check_unchanged(movie)

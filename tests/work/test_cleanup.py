@@ -515,3 +515,15 @@ def test_other_settings(installation: Installation) -> None:
         assert (second.returncode, process._process) == (-signal.SIGKILL, None)
     finally:
         process.stop()
+
+
+def test_frames_in_files_are_never_removed(installation: Installation) -> None:
+    """A movie of one file for each frame stays, and why is said."""
+    path = installation.movie.path.with_name("b_{frame}.mrc")
+    (source,) = cleanup.list_sources(installation.settings.state_directory)
+    objections = installation.cleaner()._objections_of_files(
+        replace(source, path=str(path)), installation.entry
+    )
+    assert list(objections) == [
+        "its frames are files of their own, which komad does not remove: remove them yourself"
+    ]

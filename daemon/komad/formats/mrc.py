@@ -39,6 +39,8 @@ CODECS = {"blosclz": 1, "lz4": 2, "lz4hc": 3, "zlib": 5, "zstd": 6}
 """MRCZ keeps `1000 * codec + mode` in the mode field."""
 MAX_SIDE = 1 << 20
 """Pixels. A larger number is no width or height, but the sign of a wrong byte order or another kind of file."""
+UNKNOWN_FRAMES = 32766
+"""nz of Direct Electron's files before, and in gain references after, they are complete."""
 PIXEL_SIZE_RANGE_ANGSTROM = (0.05, 50.0)
 """A pixel size outside was never set."""
 
@@ -328,6 +330,12 @@ class MrcReader(MovieReader):
         """Compare the length of the file with its header."""
         layout, size = self._layout, self._source.size_bytes
         missing = layout.data_offset + layout.n_frames * layout.frame_bytes - size
+        if missing > 0 and layout.n_frames == UNKNOWN_FRAMES:
+            raise MovieTruncatedError(
+                f"{self.path} holds {self.frames_in_file} frames, and nz in its header is {UNKNOWN_FRAMES}, which "
+                "Direct Electron's software writes while it does not know their number: it is still being written, or "
+                "the header was never brought up to date; then write the number into it (as IMOD's alterheader does)"
+            )
         if missing > 0:
             raise MovieTruncatedError(
                 f"{self.path} holds {self.frames_in_file} of {layout.n_frames} frames and ends at byte {size}: "

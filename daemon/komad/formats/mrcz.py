@@ -40,6 +40,7 @@ BLOSC_1 = 2
 """Chunk version of c-blosc 1."""
 MODES = {"int8": 0, "uint8": 0, "int16": 1, "float32": 2, "uint16": 6, "int32": 7, "uint32": 8}
 """Type -> mode. uint8 is mode 0 with IMOD's mark for unsigned bytes: other readers see the same bits as int8."""
+LABELS_AT = 224
 LABELS = ("MRCZ0.6.0", f"komad {__version__}")
 """The first label is the version of python-mrcz whose layout this is: readers decide by it how to read."""
 MOST_METADATA_BYTES = 64 << 20
@@ -125,6 +126,16 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     with SourceFile(path) as source:
         return MrczReader(source).metadata
+
+
+def is_foreign_mrcz(path: Path) -> bool:
+    """Whether a file has this name that does not say that komad wrote it."""
+    try:
+        with SourceFile(path) as source:
+            header = source.read(0, HEADER_BYTES)
+    except MovieError:
+        return False  # nothing there, or nothing that can be read: writing will tell
+    return bool(header) and b"komad " not in header[LABELS_AT:]
 
 
 def checksum_mrcz(path: Path) -> FileChecksum:

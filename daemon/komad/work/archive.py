@@ -20,7 +20,7 @@ from komad.formats import movies, references
 from komad.formats.atomic import make_directory
 from komad.formats.copies import COPY_SUFFIX, checksum_archive, write_copy
 from komad.formats.frame_files import open_source, status_of
-from komad.formats.mrcz import FileChecksum, read_metadata, write_mrcz
+from komad.formats.mrcz import FileChecksum, is_foreign_mrcz, read_metadata, write_mrcz
 from komad.formats.source import SourceFile
 from komad.model import EerRendering, Movie, MovieFormat, StackSum
 from komad.output.manifest import ArchiveEntry, Manifest, record_archive
@@ -263,7 +263,12 @@ def _entry(movie: Movie, path: Path, file: FileChecksum, source: _Digests) -> Ar
 
 
 def _refuse_another(path: Path, movie: Movie, sha256: str) -> None:
-    """Raise OutputError when the archive of another movie lies there: it may be the last copy of its movie."""
+    """Raise OutputError when what lies there may be the last copy of another movie: its archive, or an MRCZ movie."""
+    if path.suffix != COPY_SUFFIX and is_foreign_mrcz(path):
+        raise OutputError(
+            f"{path} exists and was not written by komad; it is kept: move it away, or set another output.directory or "
+            "output.archive_directory"
+        )
     other = _archived_movie(path) if path.suffix != COPY_SUFFIX else _copied_movie(path, movie)
     if other is not None and other.get("sha256") not in {None, sha256}:
         raise OutputError(
