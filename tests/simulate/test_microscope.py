@@ -4,6 +4,7 @@ import re
 import threading
 import time
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
@@ -173,3 +174,19 @@ def test_holes_reached_by_image_shift(tmp_path, sidecars):
     places = simulate_shifts(holes, len(paths), seed=TINY.seed)[1]
     assert len(set(zip(names, places.tolist(), strict=True))) == len(set(names))
     assert 9 <= len(set(names)) <= 11
+
+
+def test_eer_sidecar_speaks_of_raw_frames(tmp_path):
+    """Dose, time and number of SerialEM's frames are those of raw frames, as in the movie; the frames are the counts."""
+    spec = replace(TINY, max_count=25)
+    (path,) = run_session(tmp_path, spec, 1, 0.0, sidecars="mdoc", file_format="eer")
+    values = dict(
+        re.findall(r"^(\w+) = (.*?)$", (tmp_path / "movie_0001.eer.mdoc").read_text(), re.MULTILINE)
+    )
+    assert values["NumSubFrames"] == "100"
+    assert [float(word) for word in values["FrameDosesAndNumber"].split()] == [pytest.approx(0.048), 100]
+    assert float(values["ExposureTime"]) == pytest.approx(
+        read_header(path).facts["exposure_time_s"], rel=1e-3
+    )
+    rendering = EerRendering(ends=(25, 50, 75, 100))
+    np.testing.assert_array_equal(read_frames(path, rendering), simulate_movie(spec).frames)

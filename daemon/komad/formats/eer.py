@@ -150,8 +150,8 @@ class EerReader(MovieReader):
         if announced.isdecimal() and len(self._raw_frames) < int(announced):
             raise MovieTruncatedError(
                 f"{self.path} has {len(self._raw_frames)} raw frames, and its metadata announce {announced}: it is "
-                "still being written, or the exposure was stopped; if this is all of it, relion_convert_to_tiff makes a "
-                "TIFF movie of it"
+                "still being written, or the exposure was stopped; if this is all of it, relion_convert_to_tiff makes "
+                "a TIFF movie of it"
             )
         ny, nx = self._raw_frames[-1].shape
         refuse_too_large(self.path, ny * nx)
