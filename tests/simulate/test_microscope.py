@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from komad.errors import ParameterError
-from komad.formats.movies import read_header
+from komad.formats.movies import read_frames, read_header
 from komad.ingest.optics_groups import GroupsInMemory
 from komad.ingest.sidecars import find
-from komad.model import Acquisition
+from komad.model import Acquisition, EerRendering
 from komad.simulate import MovieSpec, microscope, read_truth, simulate_movie
 from komad.simulate.beam_shifts import simulate_shifts
 from komad.simulate.microscope import HOLES, run_session
@@ -177,7 +177,7 @@ def test_holes_reached_by_image_shift(tmp_path, sidecars):
 
 
 def test_eer_sidecar_speaks_of_raw_frames(tmp_path):
-    """Dose, time and number of SerialEM's frames are those of raw frames, as in the movie; the frames are the counts."""
+    """Dose, time and number of frames in the .mdoc are those of raw frames; rendered, they are the counts."""
     spec = replace(TINY, max_count=25)
     (path,) = run_session(tmp_path, spec, 1, 0.0, sidecars="mdoc", file_format="eer")
     values = dict(

@@ -119,9 +119,11 @@ def simulate(
     )
     gain = output / "gain.mrc"
     stem = written[0].name.split("_")[0]
-    as_written = raw_frames(spec) if file_format is Format.EER else spec
+    is_eer = file_format is Format.EER
+    as_written = raw_frames(spec) if is_eer else spec
+    eer = f" --gain-kind factor --eer-grouping {as_written.n_frames // spec.n_frames}" if is_eer else ""
     print(
         f"gain reference {gain}; the motion is in *_truth.json\n"
         f"process them: komad process {output}/{stem}_*{written[0].suffix} -o corrected --gain {gain} "
-        f"--pixel-size {pixel_size:g} --voltage {voltage:g} --dose-per-frame {as_written.dose_per_frame:g}"
+        f"--pixel-size {pixel_size:g} --voltage {voltage:g} --dose-per-frame {as_written.dose_per_frame:g}{eer}"
     )
