@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import struct
@@ -121,6 +122,15 @@ def test_tiff_there_and_back(komad: Komad, tmp_path: Path, compression: str) -> 
     assert komad("mrcz", "unpack", archive, "--tiff", compression, "-o", tmp_path / "b").code == 0
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "b" / "m.tif")[:, ::-1], frames)
     assert movies.read_header(tmp_path / "b" / "m.tif").pixel_size_angstrom == 0.83
+
+
+def test_compressed_mrc_is_packed_in_its_order(komad: Komad, tmp_path: Path) -> None:
+    """A movie that can only be unpacked from its start is packed all the same, under the name of the movie."""
+    frames = counts((30, 20, 31), "int16")
+    movie = write_mrc_movie(tmp_path / "m.mrc", frames, 1)
+    (tmp_path / "m.mrc.gz").write_bytes(gzip.compress(movie.read_bytes()))
+    assert komad("mrcz", "pack", tmp_path / "m.mrc.gz", "-o", tmp_path / "z").code == 0
+    np.testing.assert_array_equal(movies.read_frames(tmp_path / "z" / "m.mrcz"), frames)
 
 
 def test_a_mode_that_cannot_hold_a_movie(komad: Komad, camera: Path, tmp_path: Path) -> None:

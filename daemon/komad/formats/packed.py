@@ -25,6 +25,8 @@ class PackedReader(MovieReader):
     last one that was read it is unpacked from its start again.
     """
 
+    in_order = True
+
     def __init__(self, source: SourceFile, packing: Packing) -> None:
         self._packing = packing
         self._layout = parse_header(packing.start(HEADER_BYTES), source.path)
