@@ -22,6 +22,7 @@ from komad.errors import MovieChangedError
 from komad.formats.movies import check_complete, read_frames
 from komad.ingest import missing_parameters, with_supplied
 from komad.model import Candidate, JobKind, JobState, Movie
+from komad.simulate.eer import write_eer_frames
 from komad.store import Store
 from komad.store.listing import list_jobs
 from komad.store.overview import read_overview
@@ -357,3 +358,53 @@ def test_status_says_how_folders_are(run_daemon: Run, config: Path) -> None:
 
     wait_until(lambda: seen() == [(str(camera), 1, 1)], limit_s=30)
     assert daemon.stop() == 0
+
+
+def write_eer(path: Path) -> Path:
+    """An EER movie of 2 x 20 raw frames, whose file tells pixel size and dose."""
+    frames = np.random.default_rng(1).poisson(2.0, (2, 48, 64)).clip(0, 20).astype(np.uint8)
+    for _ in write_eer_frames(path, frames, pixel_size_angstrom=1.5, raw_frames_per_frame=20):
+        pass
+    return path
+
+
+def test_an_eer_movie_that_is_to_be_grouped_impossibly(settings: Settings, store: Store) -> None:
+    """It fails with both numbers and the way out; with the setting corrected, a retry takes it."""
+    path = write_eer(settings.watch[0].directory / "a.eer")
+    wrong = settings.processing.model_copy(update={"eer_grouping": 41})
+    session = Session(settings.model_copy(update={"processing": wrong}), store)
+    with capture_logs():
+        for _ in range(3):
+            session.watcher.sweep()
+            session.now_s += 3.0
+    [job] = list_jobs(settings.state_directory, state=JobState.FAILED)
+    assert (job.error_code, job.path) == ("parameter", str(path))
+    assert "41 raw frames, and the movie has 40: give less" in job.error_message
+    session.intake.reload(settings)
+    store.retry(job.job_id)
+    with capture_logs():
+        for candidate in store.to_describe():
+            session.intake._describe_again(candidate)
+    assert store.movie(1).header.eer is not None
+
+
+def test_an_eer_movie_without_a_dose_is_held_until_it_is_supplied(settings: Settings, store: Store) -> None:
+    """The reason names --total-dose; supplied, it is shared out to the frames that there are, and the movie goes on."""
+    path = write_eer(settings.watch[0].directory / "a.eer")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'name="totalDose"', b'name="otherDose"'))
+    known = settings.watch[0].acquisition.model_copy(update={"dose_per_frame": None})
+    folder = settings.watch[0].model_copy(update={"acquisition": known})
+    session = Session(settings.model_copy(update={"watch": (folder,)}), store)
+    assert session.sweep(3) == {"a.eer": "a"}
+    [movie] = session.movies()
+    assert (movie.header.n_frames, movie.acquisition.dose_per_frame) == (40, None)
+    archive = store.claim("w")
+    assert archive is not None
+    store.finish(store.begin(archive), {}, 1.0)
+    reason = store.jobs_of(1)[JobKind.CORRECT].reason
+    assert "dose per frame unknown" in reason
+    assert "--total-dose" in reason
+    store.supply({"total_dose": 20}, movie_id=None, taken_in=with_supplied, missing=missing_parameters)
+    assert store.jobs_of(1)[JobKind.CORRECT].state is JobState.QUEUED
+    assert store.movie(1).acquisition.dose_per_frame == 0.5
