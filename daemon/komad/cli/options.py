@@ -134,8 +134,9 @@ BeamShiftTolerance = Annotated[
     float | None,
     typer.Option(
         "--beam-shift-tolerance",
-        help="How far from its group's centre a movie may be: EPU's unit, or µm for SerialEM.",
-        show_default="from the shifts",
+        help="How far from its group's centre a movie may be: EPU's unit, or µm for SerialEM; auto: "
+        "found from the shifts.",
+        show_default="auto",
         rich_help_panel=OPTICS,
     ),
 ]
