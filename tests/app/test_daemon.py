@@ -49,6 +49,11 @@ def published(config: Path) -> list[str]:
     return [json.loads(line)["stem"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def state(config: Path) -> str:
+    """What `session.json` says of the session."""
+    return str(json.loads((config.parent / "output" / "session.json").read_text())["state"])
+
+
 def test_movies_in_micrographs_out(run_daemon: Run, config: Path) -> None:
     """Movies renamed into the folder become files and lines; what a crash kept from the index comes at the restart."""
     camera, output = config.parent / "camera", config.parent / "output"
@@ -61,6 +66,7 @@ def test_movies_in_micrographs_out(run_daemon: Run, config: Path) -> None:
     assert daemon.stop() == 0
     assert "STOPPING=1" in daemon.told()
     assert sorted(published(config)) == ["m0", "m1", "m2"]
+    assert state(config) == "complete", "the bad movie has failed for good"
     expected = {
         f"m{n}{end}" for n in range(3) for end in (".mrc", "_noDW.mrc", ".star", ".json", ".mrcz", ".png")
     }
@@ -98,6 +104,7 @@ def test_killed_daemon(run_daemon: Run, config: Path) -> None:
     workers = psutil.Process(daemon.process.pid).children()
     assert workers
     daemon.stop(signal.SIGKILL)
+    assert state(config) == "running"
     wait_until(lambda: not any(worker.is_running() for worker in workers), limit_s=20)
     again = run_daemon()
     wait_until(lambda: len(published(config)) == 4)

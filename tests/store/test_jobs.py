@@ -62,6 +62,21 @@ def test_life_of_a_movie(store: Store, make_movie: MakeMovie) -> None:
     assert events == [("release", "queued", ""), ("claim", "running", "w"), ("finish", "done", "w")]
 
 
+def test_more_to_do(store: Store, make_movie: MakeMovie) -> None:
+    """From the first job to the last; what waits for an archive that failed is given up."""
+    assert not store.has_more_to_do()
+    store.add_movie(make_movie())
+    assert store.has_more_to_do()
+    archive = store.begin(claim(store))
+    store.finish(archive, {"n": 1}, 2.5)
+    assert store.has_more_to_do()
+    store.finish(store.begin(claim(store)), {"stem": "a"}, 1.5)
+    assert not store.has_more_to_do()
+    store.add_movie(make_movie("/data/bad.mrc", fingerprint="0" * 64))
+    store.fail(store.begin(claim(store)), MovieError("bad mode"), 3)
+    assert not store.has_more_to_do()
+
+
 def test_finish_goes_on_with_the_same_movie(store: Store, make_movie: MakeMovie) -> None:
     """A worker that goes on gets the correct job of the movie it has in memory, not an older one."""
     store.add_movie(make_movie("/data/a.mrc"))

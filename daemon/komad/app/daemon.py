@@ -21,7 +21,6 @@ from komad.config import Settings, taken_over
 from komad.errors import ConfigError, DeviceError, InternalError, KomadError
 from komad.formats.atomic import remove_leftovers
 from komad.formats.movies import check_complete
-from komad.model import JobState
 from komad.output.session import PROCESSED, SessionIndex
 from komad.output.sharing import share_results, sharing_of
 from komad.status.detector import pattern_alarm
@@ -374,16 +373,9 @@ class Daemon:
     def _end(self) -> None:
         with suppress(KomadError):
             self._publish()
-            self._index.end(is_complete=self._nothing_left())
+            waiting = sum(status.waiting for status in self._watcher.status())
+            self._index.end(is_complete=not waiting and not self._store.has_more_to_do())
         logger.info("komad ended")
-
-    def _nothing_left(self) -> bool:
-        """Whether every movie that was seen is done, or has failed for good."""
-        jobs = read_overview(self._settings.state_directory, now=datetime.now(UTC)).jobs
-        ended = {JobState.DONE, JobState.FAILED, JobState.CANCELLED}
-        return all(state in ended for (_, state), count in jobs.items() if count) and not any(
-            status.waiting for status in self._watcher.status()
-        )
 
 
 def _shown(settings: Settings) -> dict[str, Any]:

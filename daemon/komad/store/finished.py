@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from komad.model import JobKind, JobState
 from komad.store.database import Database
 from komad.store.rows import FinishedMovie
 from komad.store.tables import jobs, meta, movies
@@ -27,6 +28,19 @@ class Finished(Database):
         )
         with self.read() as connection:
             return [FinishedMovie(**row) for row in connection.execute(statement).mappings()]
+
+    def has_more_to_do(self) -> bool:
+        """Whether a job is left that may still come to its end, other than one whose movie could not be archived."""
+        given_up = select(jobs.c.movie_id).where(
+            jobs.c.kind == JobKind.ARCHIVE, jobs.c.state.in_([JobState.FAILED, JobState.CANCELLED])
+        )
+        open_states = [JobState.HELD, JobState.QUEUED, JobState.RUNNING]
+        statement = select(jobs.c.job_id).where(
+            jobs.c.state.in_(open_states),
+            (jobs.c.kind == JobKind.ARCHIVE) | jobs.c.movie_id.not_in(given_up),
+        )
+        with self.read() as connection:
+            return connection.execute(statement.limit(1)).first() is not None
 
     def last_sequence(self, at_least: int) -> int:
         """The last number that was given; a database without movies goes on after `at_least`."""
