@@ -7,6 +7,7 @@ import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,16 +147,24 @@ def test_all_threads_sum_few_frames(
     assert told == [0, 1]
 
 
-def test_pictures_are_left_out(tmp_path: Path, raw_frames: list[np.ndarray]) -> None:
-    """The camera's own picture before the raw frames is no frame; while it is alone, the movie is not all there."""
+@pytest.mark.parametrize("told", [{"numberOfFrames": (7, "")}, None])
+def test_pictures_are_left_out(
+    tmp_path: Path, raw_frames: list[np.ndarray], told: dict[str, Any] | None
+) -> None:
+    """The camera's own picture before the raw frames is no frame, with metadata or without."""
     path = tmp_path / "m.eer"
-    picture, told = np.ones(SHAPE, np.uint16), {"numberOfFrames": (7, "")}
+    picture = np.ones(SHAPE, np.uint16)
     write_eer(path, raw_frames, SHAPE, final_image=picture, metadata=told)
     assert movies.read_header(path).n_frames == 7
     np.testing.assert_array_equal(
         movies.read_frames(path), rendered(raw_frames, EerRendering(ends=tuple(range(1, 8))))
     )
-    write_eer(path, [], SHAPE, final_image=picture, metadata=told)
+
+
+def test_picture_before_any_raw_frame(tmp_path: Path) -> None:
+    """A picture with a movie's metadata, but no raw frame yet, is a movie that is not all there."""
+    path, picture = tmp_path / "m.eer", np.ones(SHAPE, np.uint16)
+    write_eer(path, [], SHAPE, final_image=picture, metadata={"numberOfFrames": (7, "")})
     with pytest.raises(MovieTruncatedError, match="no raw frame, but a picture alone"):
         movies.read_header(path)
 

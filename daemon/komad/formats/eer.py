@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from threading import Lock
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -84,18 +84,20 @@ class RawFrame:
 
 
 def is_eer(source: SourceFile) -> bool:
-    """Whether a TIFF file is an EER movie: its first page lists electrons, or is a picture with an acquisition's XML.
+    """Whether a TIFF file is an EER movie: one of its first two pages lists electrons (the first may be a picture).
 
-    A file that is damaged there is none: reading it as a TIFF movie tells what is wrong with it.
+    A picture alone with a movie's XML is one that is being written. A file that is damaged there is no EER movie:
+    reading it as a TIFF movie tells what is wrong with it.
     """
     try:
-        first = next(directories(source))
-        compression = first.number_of(COMPRESSION, 1)
-        if compression == 1:  # unlike gain references of the same camera, which have such XML, too
-            return b"numberOfFrames" in first.data(METADATA, MOST_METADATA_BYTES)
+        pages = directories(source)
+        first = next(pages)
+        compressions = [page.number_of(COMPRESSION, 1) for page in (first, *islice(pages, 1))]
+        # Gain references of the same camera have such XML, too, but are compressed.
+        is_movie = compressions == [1] and b"numberOfFrames" in first.data(METADATA, MOST_METADATA_BYTES)
     except MovieError:
         return False
-    return compression in COMPRESSIONS
+    return is_movie or not COMPRESSIONS.isdisjoint(compressions)
 
 
 class EerReader(MovieReader):
