@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import itertools
 import json
+import lzma
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +17,14 @@ from pathlib import Path
 import blosc
 import numpy as np
 import tifffile
+import zstandard
 
 from komad.formats.mrcz import write_mrcz
 from komad.formats.star import Table, dumps
 from komad.model import OutlierPixels, StackFacts, StackSum
 from komad.simulate.eer import CODINGS, acquisition, write_eer
 from komad.work.stack_sums import pack
+from tests.formats.dm_files import write_dm
 from tests.formats.files import counts, mrc_bytes, packed_4_bit
 from tests.ingest.conftest import epu_text, mdoc_text
 
@@ -136,6 +141,33 @@ def _eer() -> list[File]:
     return [*files, _with_temporary(picture, "picture.eer")]
 
 
+def _packed() -> list[File]:
+    movie = mrc_bytes(ARCHIVED, 0, counts(ARCHIVED).tobytes(), imod_flags=0)
+    piped = zstandard.ZstdCompressor(write_checksum=True).compressobj()
+    return [
+        File("a.mrc.gz", gzip.compress(movie)),
+        File("a.mrc.bz2", bz2.compress(movie, 1)),
+        File("streams.mrc.bz2", bz2.compress(movie[:3000]) + bz2.compress(movie[3000:])),
+        File("a.mrc.xz", lzma.compress(movie)),
+        File("streams.mrc.xz", lzma.compress(movie[:3000]) + lzma.compress(movie[3000:])),
+        File("a.mrc.zst", zstandard.compress(movie)),
+        File("piped.mrc.zst", piped.compress(movie) + piped.flush()),
+    ]
+
+
+def _dm() -> list[File]:
+    """Both versions and orders, a movie and a picture."""
+    movie, picture = counts(FRAMES, "int16"), counts(IMAGE, "float32")
+    return [
+        _with_temporary(partial(write_dm, frames=frames, version=version, order=order), f"{name}.dm{version}")
+        for version, order in itertools.product((3, 4), "<>")
+        for name, frames in (("movie", movie), ("picture", picture))
+    ]
+
+
+FALCON = b"<defects><row>2</row><col>3-4</col><area>1,2,2,4</area><point>4,3</point></defects>"
+
+
 def _images() -> list[File]:
     gain = 1 + 0.1 * counts(IMAGE, "float32")
     one = gain[None]
@@ -145,7 +177,8 @@ def _images() -> list[File]:
         File("gain.mrc", mrc_bytes((1, *IMAGE), 2, gain.tobytes())),
         File("gain_nz.mrc", bytes(nz)),
         File("gain_half.mrc", mrc_bytes((1, *IMAGE), 12, gain.astype(np.float16).tobytes())),
-        _tiff_file("gain.gain", one),
+        _tiff_file("gain.gain", one, extratags=[(65100, 2, len(FALCON), FALCON, True)]),
+        _with_temporary(partial(write_dm, frames=gain.astype(np.float32)), "gain.dm4"),
         _tiff_file("gain_lzw.tif", one, compression="lzw"),
         _tiff_file("gain_zstd.tif", one, compression="zstd", tile=(16, 16)),
     ]
@@ -260,7 +293,9 @@ CORPUS: dict[str, Callable[[], list[File]]] = {
     "mrc": _mrc,
     "mrcz": _mrcz,
     "tiff": _tiff,
+    "packed": _packed,
     "eer": _eer,
+    "dm": _dm,
     "gain": _images,
     "defects": _defects,
     "mdoc": _mdoc,

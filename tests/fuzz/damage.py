@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import re
 import struct
 import zlib
 from collections.abc import Callable
 from random import Random
+
+import zstandard
 
 from komad.formats.mrcz import CHECKSUMS
 from tests.fuzz.corpus import File
@@ -468,6 +473,43 @@ def _lines(data: bytearray, rng: Random) -> None:
     data[:] = b"\n".join(lines)
 
 
+def _repacked(data: bytearray, rng: Random) -> None:
+    """Another movie inside, well compressed: a field of its header, its end, or much behind it."""
+    for signature, unpack, pack in (
+        (b"\x1f\x8b", gzip.decompress, gzip.compress),
+        (b"BZh", bz2.decompress, bz2.compress),
+        (b"\xfd7zXZ", lzma.decompress, lzma.compress),
+        (
+            b"\x28\xb5\x2f\xfd",
+            lambda raw: zstandard.ZstdDecompressor().decompressobj().decompress(raw),
+            zstandard.compress,
+        ),
+    ):
+        if data.startswith(signature):
+            try:
+                movie = bytearray(unpack(bytes(data)))
+            except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error, zstandard.ZstdError):
+                return
+            match rng.randrange(4):
+                case 0:
+                    movie += bytes(rng.choice((1, 1000, 3000, 1 << 25)))
+                case 1:
+                    del movie[rng.randrange(1 + len(movie)) :]
+                case _:
+                    _mrc_field(movie, rng)
+            data[:] = pack(bytes(movie))
+
+
+def _dm_number(data: bytearray, rng: Random) -> None:
+    """A number of the tree: how a value is defined, or one near by."""
+    marks = [match.end() for match in re.finditer(b"%%%%", data)] or [0]
+    form = rng.choice((">I", ">Q", "<I"))
+    at = rng.choice(marks) + rng.choice((0, 4, 8, 12, 16, 24, -8, -12, -20))
+    if 0 <= at <= len(data) - struct.calcsize(form):
+        value = rng.choice((0, 1, 3, 15, 18, 20, 255, 1 << 20, (1 << 31) - 1, (1 << 32) - 1))
+        struct.pack_into(form, data, at, value)
+
+
 def _inserted(texts: tuple[str, ...]) -> Damage:
     def insert(data: bytearray, rng: Random) -> None:
         spots = [match.end() for match in re.finditer(rb"[>\n]", data)] + [0]
@@ -483,6 +525,8 @@ SPECIAL: dict[str, tuple[Damage, ...]] = {
     "mrcz": (_mrc_field, _chunk_field, _chunk_field, _chunk_field, _json),
     "tiff": (_tiff_tag, _tiff_tag, _tiff_tag, _tiff_link, _tiff_strip, _tiff_strip),
     "eer": (_tiff_tag, _tiff_tag, _tiff_link, _tiff_strip, _tiff_strip),
+    "packed": (_repacked,),
+    "dm": (_dm_number, _dm_number),
     "gain": (_mrc_field, _tiff_tag, _tiff_strip),
     "defects": (*_TEXT, _mrc_field, _tiff_tag),
     "mdoc": _TEXT,

@@ -47,8 +47,8 @@ def _references(path: Path) -> None:
 
 
 def _defects(path: Path) -> None:
-    found = references._defects.__wrapped__(ReferenceFile(path=path, original_path=path, sha256=""), IMAGE)
-    assert found.pixels.shape == IMAGE
+    found = references._listed(ReferenceFile(path=path, original_path=path, sha256=""), IMAGE)
+    assert found.image.shape == IMAGE
 
 
 def _sidecar(path: Path) -> None:
@@ -112,7 +112,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "mrc": _movie,
     "mrcz": _movie,
     "tiff": _movie,
+    "packed": _movie,
     "eer": _eer,
+    "dm": _movie,
     "gain": _references,
     "defects": _defects,
     "mdoc": _series,

@@ -226,8 +226,8 @@ class Bzip2(Packing):
         n_bits = end - start + 80
         stream = ((bits << 48 | self.END) << 32 | checksum) << -n_bits % 8
         decoder = bz2.BZ2Decompressor()
-        unpacked = decoder.decompress(b"BZh9" + stream.to_bytes((n_bits + 7) // 8, "big"))
-        if not decoder.eof:
+        unpacked = decoder.decompress(b"BZh9" + stream.to_bytes((n_bits + 7) // 8, "big"), CHUNK_BYTES)
+        if not decoder.eof:  # cut off; or of bytes all alike, of which 46 MB fit into a block
             raise EOFError
         return unpacked
 
