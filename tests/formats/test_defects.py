@@ -23,8 +23,12 @@ def test_real_defect_map(tmp_path: Path) -> None:
     (tmp_path / "defects.mrc").write_bytes(gzip.decompress(packed.read_bytes()))
     raw = np.fromfile(tmp_path / "defects.mrc", np.int8, offset=1024).reshape(4092, 5760)
     np.testing.assert_array_equal(read_defects(tmp_path / "defects.mrc", (4092, 5760)).pixels, raw != 0)
-    with pytest.raises(ReferenceFileError, match="has 5760 x 4092 pixels, the frames 4092 x 5760"):
+    with pytest.raises(
+        ReferenceFileError, match=r"has 5760 x 4092 pixels, the frames 4092 x 5760.* by a quarter"
+    ):
         read_defects(tmp_path / "defects.mrc", (5760, 4092))
+    super_resolution = read_defects(packed, (8184, 11520)).pixels
+    np.testing.assert_array_equal(super_resolution[1::2, ::2], raw != 0)
 
 
 def test_defect_map_from_tiff_is_flipped(tmp_path: Path) -> None:
