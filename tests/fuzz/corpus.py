@@ -168,19 +168,6 @@ def _dm() -> list[File]:
 FALCON = b"<defects><row>2</row><col>3-4</col><area>1,2,2,4</area><point>4,3</point></defects>"
 
 
-def _dm() -> list[File]:
-    """Both versions and orders, a movie and a picture."""
-    movie, picture = counts(FRAMES, "int16"), counts(IMAGE, "float32")
-    return [
-        _with_temporary(partial(write_dm, frames=frames, version=version, order=order), f"{name}.dm{version}")
-        for version, order in itertools.product((3, 4), "<>")
-        for name, frames in (("movie", movie), ("picture", picture))
-    ]
-
-
-FALCON = b"<defects><row>2</row><col>3-4</col><area>1,2,2,4</area><point>4,3</point></defects>"
-
-
 def _images() -> list[File]:
     gain = 1 + 0.1 * counts(IMAGE, "float32")
     one = gain[None]
