@@ -93,7 +93,9 @@ class WatchFolder(Section):
         "*.mrcz",
         "*.tif",
         "*.tiff",
-        "*.eer", "*.dm4", "*.dm3",
+        "*.eer",
+        "*.dm4",
+        "*.dm3",
     )
     """File names that are movies; of no meaning with `frame_files`."""
     ignore: tuple[str, ...] = (

@@ -211,9 +211,7 @@ class Intake:
         try:
             status = status_of(found.path)
             folder = self._folder_of(found.path)
-            candidate = replace(
-                found, size_bytes=status.size_bytes, mtime_ns=status.mtime_ns, folder=folder
-            )
+            candidate = replace(found, size_bytes=status.size_bytes, mtime_ns=status.mtime_ns, folder=folder)
             self._add(self._describe(candidate))
         except OSError as error:
             self.report(candidate, MovieMissingError(f"{found.path}: cannot be read ({error.strerror})"))
