@@ -211,6 +211,9 @@ class Processing(Section):
     """Fourier cropping of the sums; need not be a whole number. 2 for super-resolution movies."""
     eer_dose_per_frame: Positive = 1.0
     """e/Å² that one frame of an EER movie is made of, as nearly as whole raw frames allow."""
+    eer_early_split: Literal[1, 2, 4] = 2
+    """Frames in place of each of those of an EER movie's first 4 e/Å², when the specimen moves most: motion within a
+    frame is not corrected. Not with eer_grouping, nor while the dose is unknown."""
     eer_grouping: Annotated[int, Field(ge=1)] | None = None
     """Raw frames that one frame of an EER movie is made of, used instead of eer_dose_per_frame. What is left at the end
     is a frame of its own, or belongs to the last one where it is less than half of that."""

@@ -263,7 +263,7 @@ def test_an_eer_movie(komad: Komad, tmp_path: Path) -> None:
     movie, out = tmp_path / "movie_0001.eer", tmp_path / "out"
     gain = ("--gain", tmp_path / "gain.mrc", "--gain-kind", "factor")
     optics = ("--voltage", "300", "--total-dose", "24")
-    outcome = komad("process", movie, "-o", out, *gain, *optics, "--eer-dose-per-frame", "3")
+    outcome = komad("process", movie, "-o", out, *gain, *optics, "--eer-grouping", "25")
     assert outcome.code == 0, outcome.err
     assert (out / "movie_0001.eer").read_bytes() == movie.read_bytes()
     details = json.loads((out / "movie_0001.json").read_text())

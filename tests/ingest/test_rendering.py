@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -75,16 +76,35 @@ def test_no_raw_frame_is_lost(grouping: int) -> None:
 def test_by_dose_and_without_one() -> None:
     """Frames have the dose that is wanted, as nearly as whole raw frames allow; without a dose there are about 40."""
     dosed = Acquisition(dose_per_frame=0.045)
-    chosen = choose_rendering(header(1000), dosed, Processing())
-    assert chosen.raw_frames_per_frame[0] == 22
-    chosen = choose_rendering(header(1000), dosed, Processing(eer_dose_per_frame=0.5, eer_upsampling=2))
-    assert (chosen.raw_frames_per_frame[0], chosen.upsampling) == (11, 2)
+    even = Processing(eer_early_split=1)
+    assert choose_rendering(header(1000), dosed, even).ends == (*range(22, 980, 22), 1000)
+    finer = even.model_copy(update={"eer_dose_per_frame": 0.5, "eer_upsampling": 2})
+    chosen = choose_rendering(header(1000), dosed, finer)
+    assert (chosen.grouping, chosen.upsampling) == (11, 2)
     assert choose_rendering(header(1000), Acquisition(), Processing()).ends == tuple(range(25, 1001, 25))
     assert choose_rendering(header(3), Acquisition(), Processing()).ends == (1, 2, 3)
-    assert choose_rendering(header(30), dosed, Processing(eer_dose_per_frame=99)).ends == (30,)
+    whole = even.model_copy(update={"eer_dose_per_frame": 99})
+    assert choose_rendering(header(30), dosed, whole).ends == (30,)
     assert choose_rendering(header(30), Acquisition(dose_per_frame=9), Processing()).ends == tuple(
         range(1, 31)
     )
+
+
+@pytest.mark.parametrize(
+    ("parts", "start"), [(1, (22, 44, 66, 88, 110, 132)), (2, (11, 22, 33, 44, 55)), (4, (6, 11, 16, 22, 28))]
+)
+def test_early_frames_are_split(parts: Literal[1, 2, 4], start: tuple[int, ...]) -> None:
+    """Frames that begin before 4 e/Å² are split, the others stay where they are; not where raw frames are counted."""
+    dosed, settings = Acquisition(dose_per_frame=0.045), Processing(eer_early_split=parts)
+    chosen = choose_rendering(header(1000), dosed, settings)
+    assert chosen.ends[: len(start)] == start
+    assert set(range(22, 980, 22)) <= set(chosen.ends)
+    assert len(chosen.ends) == 45 + 5 * (parts - 1)
+    assert chosen.grouping == 22
+    assert sum(chosen.raw_frames_per_frame) == 1000
+    counted = choose_rendering(header(1000), dosed, settings.model_copy(update={"eer_grouping": 22}))
+    assert counted.ends == choose_rendering(header(1000), dosed, Processing(eer_early_split=1)).ends
+    assert choose_rendering(header(8), Acquisition(dose_per_frame=1.0), settings).ends == tuple(range(1, 9))
 
 
 def test_more_raw_frames_than_there_are() -> None:

@@ -58,7 +58,7 @@ def make_eer(settings: Settings) -> MakeEer:
         return describe(
             Candidate(path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, folder=0),
             settings.watch[0].model_copy(update={"acquisition": acquisition}),
-            Processing(**processing),
+            Processing(**{"eer_early_split": 1} | processing),
             reference_directory=None,
         )
 
@@ -121,6 +121,10 @@ def test_frames_of_the_dose_that_is_wanted(make_eer: MakeEer) -> None:
     assert finer.acquisition.pixel_size_angstrom == 0.75
     assert finer.acquisition.frame_doses == pytest.approx((1.7, 1.7, 1.7, 0.9))
     assert read_source(finer).sum() == frames.sum()
+    split = make_eer(seed=3, eer_early_split=2)
+    assert split.acquisition.frame_doses == pytest.approx((*[0.5] * 8, 1.0, 1.0))
+    pairs = read_source(split)[:8].reshape(4, 2, 160, 192).sum(axis=1)
+    np.testing.assert_array_equal(pairs, frames[:4])
     with pytest.raises(ParameterError, match="181 raw frames, and the movie has 180"):
         make_eer(eer_grouping=181)
 

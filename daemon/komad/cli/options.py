@@ -172,6 +172,17 @@ EerDosePerFrame = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
+EerEarlySplit = Annotated[
+    int | None,
+    typer.Option(
+        "--eer-early-split",
+        metavar="1|2|4",
+        help="Of EER movies whose dose is known, without --eer-grouping: frames in place of each of the first 4 e/Å², "
+        "when the specimen moves most.",
+        show_default="2",
+        rich_help_panel=INPUT,
+    ),
+]
 EerUpsampling = Annotated[
     int | None,
     typer.Option(

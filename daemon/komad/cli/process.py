@@ -38,6 +38,7 @@ def process(
     tilt_series_mdoc: option.TiltMdoc = None,
     eer_grouping: option.EerGrouping = None,
     eer_dose_per_frame: option.EerDosePerFrame = None,
+    eer_early_split: option.EerEarlySplit = None,
     eer_upsampling: option.EerUpsampling = None,
     pixel_size_angstrom: option.PixelSize = None,
     voltage_kv: option.Voltage = None,
@@ -128,6 +129,9 @@ def _refuse_nonsense(given: Mapping[str, Any]) -> None:
         "--eer-grouping and --eer-dose-per-frame both say what a frame is made of: give one of them": "eer_grouping"
         in given
         and "eer_dose_per_frame" in given,
+        "--eer-early-split is not for frames of a number of raw frames: leave --eer-grouping out": "eer_grouping"
+        in given
+        and "eer_early_split" in given,
         "--rot-gain, --flip-gain and --gain-kind are about the gain reference: name it with --gain": "gain"
         not in given
         and bool(given.get("gain_rot") or given.get("gain_flip") or "gain_kind" in given),

@@ -6,6 +6,7 @@ pixels. What the rest of komad is told is about the frames as they are rendered.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from statistics import fmean
 
@@ -17,6 +18,8 @@ from komad.model import Acquisition, EerRendering, MovieHeader
 
 N_FRAMES = 40
 """About so many frames are made where the dose is unknown."""
+EARLY_DOSE = 4.0
+"""e/Å²: until then frames are split."""
 
 
 def choose_rendering(header: MovieHeader, acquisition: Acquisition, processing: Processing) -> EerRendering:
@@ -27,25 +30,26 @@ def choose_rendering(header: MovieHeader, acquisition: Acquisition, processing: 
     header, acquisition
         As the file was written: frames are raw frames, pixels the camera's.
     processing
-        `eer_grouping`; else `eer_dose_per_frame` where the dose is known; else there are about `N_FRAMES` frames.
+        `eer_grouping`; else `eer_dose_per_frame` where the dose is known, and `eer_early_split` at the start; else
+        there are about `N_FRAMES` frames.
 
     Returns
     -------
     EerRendering
-        Of frames that are all of as many raw frames; those left at the end are a frame of their own, or belong to the
-        last one where they are less than half of that.
+        Of frames that are all of as many raw frames, the first of them split; those left at the end are a frame of
+        their own, or belong to the last one where they are less than half of that.
 
     Raises
     ------
     ParameterError
         `eer_grouping` is more than the movie has.
     """
-    n_raw = header.n_frames
-    grouping = processing.eer_grouping
+    n_raw, raw_dose = header.n_frames, acquisition.dose_per_frame
+    grouping, n_split = processing.eer_grouping, 0
     if grouping is None:
-        raw_dose = acquisition.dose_per_frame
         wanted = processing.eer_dose_per_frame / raw_dose if raw_dose else n_raw / N_FRAMES
         grouping = max(1, round(min(wanted, n_raw)))
+        n_split = math.ceil(EARLY_DOSE / (raw_dose * grouping)) if raw_dose else 0
     if grouping > n_raw:
         raise ParameterError(
             f"processing.eer_grouping (--eer-grouping) makes a frame of {grouping} raw frames, and the movie has "
@@ -57,7 +61,13 @@ def choose_rendering(header: MovieHeader, acquisition: Acquisition, processing: 
         ends.append(n_raw)
     else:
         ends[-1] = n_raw
-    return EerRendering(ends=tuple(ends), upsampling=processing.eer_upsampling)
+    starts, parts = [0, *ends[:-1]], min(processing.eer_early_split, grouping)
+    early = [
+        start + round((end - start) * part / parts)
+        for start, end in zip(starts[:n_split], ends, strict=False)
+        for part in range(1, parts + 1)
+    ]
+    return EerRendering(ends=(*early, *ends[n_split:]), upsampling=processing.eer_upsampling)
 
 
 def rendered(acquisition: Acquisition, rendering: EerRendering) -> Acquisition:

@@ -40,8 +40,8 @@ class EerRendering:
 
     @property
     def grouping(self) -> int:
-        """Raw frames of every frame but the last, which has more or fewer where they do not divide."""
-        return self.ends[0]
+        """Raw frames of a usual frame: the first ones may have fewer, the last one more or fewer."""
+        return max(self.raw_frames_per_frame[:-1] or self.ends)
 
     @property
     def raw_frames_per_frame(self) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from komad.model import MicrographResult, Movie, OutlierPixels, ReferenceFile
 from komad.output.detector import detector_notes, detector_record, detector_summary
 from komad.output.motion import expected_error_angstrom, finite, motion_lengths_px, motion_record
 from komad.output.polynomial import frame_weights, nearest_polynomial
-from komad.output.relion import movie_tables
+from komad.output.relion import in_relions_frames, movie_tables, shares_of_frames
 from komad.output.thumbnail import thumbnail_png
 from komad.output.tracks import motion_tracks
 
@@ -132,13 +132,13 @@ def write_micrograph(
         future.result()
     files = {kind: paths[kind].name for kind in kinds}
     summary = summarise(result, movie, files=files, archive_path=archive_path)
-    polynomial = nearest_polynomial(
-        result.motion, frame_weights(movie.acquisition, len(result.motion.shifts_px))
-    )
+    motion = in_relions_frames(result.motion, movie.header)
+    weights = frame_weights(movie.acquisition, len(result.motion.shifts_px))
+    polynomial = nearest_polynomial(motion, shares_of_frames(movie.header) @ weights)
     motion_star = star.dumps(
         movie_tables(
             movie,
-            result.motion,
+            motion,
             polynomial,
             outliers.throughout_yx,
             processing=Processing.model_validate(dict(movie.processing)),

@@ -8,7 +8,7 @@ says Å, its files hold pixels).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -39,24 +39,46 @@ def movie_tables(
     """The tables of `<stem>.star` in RELION's order, those that have something to say.
 
     These are general (with the warnings as comments), global_shift, local_motion_model, hot_pixels and local_shift.
-    RELION makes frames of whole groups of an EER movie's raw frames, and says that others are not there: what is left
-    at the end has no row here.
+    `motion` and `polynomial` are those of RELION's frames: `in_relions_frames`.
     """
-    n_frames = _n_frames(movie.header)
-    tables = [_general(movie, motion, polynomial, processing, warnings), _global_shift(motion, n_frames)]
+    tables = [_general(movie, motion, polynomial, processing, warnings), _global_shift(motion)]
     if polynomial is not None:
         tables.append(_local_motion_model(polynomial))
     if len(outliers_yx):
         tables.append(_hot_pixels(outliers_yx))
     if polynomial is not None and motion.patch_centres_px is not None:
-        tables.append(_local_shift(motion, motion.patch_centres_px, n_frames))
+        tables.append(_local_shift(motion, motion.patch_centres_px))
     return tables
 
 
-def _n_frames(header: MovieHeader) -> int:
-    """Frames that RELION finds in a movie."""
+def shares_of_frames(header: MovieHeader) -> npt.NDArray[np.float64]:
+    """(n, n_frames) which part of each frame that RELION makes of the movie lies in each of ours.
+
+    They are the same, but of an EER movie RELION makes frames of equally many raw frames only, and drops what is left.
+    """
     rendering = header.eer
-    return header.n_frames if rendering is None else rendering.n_raw_frames // rendering.grouping
+    if rendering is None:
+        return np.eye(header.n_frames)
+    grouping = rendering.grouping
+    ends = grouping * np.arange(1, rendering.n_raw_frames // grouping + 1)[:, None]
+    ours, starts = np.array(rendering.ends), np.array((0, *rendering.ends[:-1]))
+    overlap = np.minimum(ends, ours) - np.maximum(ends - grouping, starts)
+    return np.maximum(overlap, 0) / grouping
+
+
+def in_relions_frames(motion: MotionModel, header: MovieHeader) -> MotionModel:
+    """The motion in the frames that RELION makes of the movie, from our first one that was used on.
+
+    The picture lies as that one does. A frame of RELION in which it has a part is not quite there: it has the mean of
+    its parts.
+    """
+    shares = shares_of_frames(header)
+    from_first = motion.shifts_px - motion.shifts_px[np.argmax(motion.used)]
+    used = shares * motion.used
+    with np.errstate(invalid="ignore"):
+        shifts = used @ np.nan_to_num(from_first) / used.sum(axis=1, keepdims=True)
+    local = motion.local and replace(motion.local, moments=shares @ motion.local.moments)
+    return replace(motion, shifts_px=shifts, local=local)
 
 
 def _general(
@@ -70,7 +92,7 @@ def _general(
     values: dict[str, object] = {
         "rlnImageSizeX": header.nx,
         "rlnImageSizeY": header.ny,
-        "rlnImageSizeZ": _n_frames(header),
+        "rlnImageSizeZ": len(motion.shifts_px),
         "rlnMicrographMovieName": str(movie.path),
     }
     if references.gain is not None and references.as_relion_reads(header.format):
@@ -93,14 +115,13 @@ def _general(
 
 
 def _usual_length(header: MovieHeader) -> float:
-    """Length of the frames that are alike, in units of their mean: the last one of an EER movie is another."""
+    """Length of the frames that are alike, in units of their mean: the first and the last of an EER movie differ."""
     rendering = header.eer
     return 1.0 if rendering is None else rendering.grouping * header.n_frames / rendering.n_raw_frames
 
 
-def _global_shift(motion: MotionModel, n_frames: int) -> Table:
-    from_first = (motion.shifts_px - motion.shifts_px[np.argmax(motion.used)])[:n_frames]
-    shifts = np.where(np.isfinite(from_first), from_first, NOT_OBSERVED)
+def _global_shift(motion: MotionModel) -> Table:
+    shifts = np.where(np.isfinite(motion.shifts_px), motion.shifts_px, NOT_OBSERVED)
     return Table(
         "global_shift",
         {
@@ -128,10 +149,10 @@ def _local_motion_model(polynomial: Polynomial) -> Table:
     )
 
 
-def _local_shift(motion: MotionModel, centres_px: npt.NDArray[np.float64], n_frames: int) -> Table:
+def _local_shift(motion: MotionModel, centres_px: npt.NDArray[np.float64]) -> Table:
     """The measured field at the patches, not its polynomial; RELION shows it and computes nothing from it."""
     assert motion.local is not None
-    frames = np.flatnonzero(motion.used[:n_frames])
+    frames = np.flatnonzero(motion.used)
     shifts = motion.local.at_places(*centres_px.T)[frames]
     shifts -= shifts[0]
     n_patches = len(centres_px)
