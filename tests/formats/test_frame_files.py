@@ -70,6 +70,15 @@ def test_a_gap_may_be_filled_later(movie: Path) -> None:
         movies.read_header(movie.with_name("c_frame{frame}.mrc"))
 
 
+def test_numbers_that_count_nothing(movie: Path) -> None:
+    """A date and time where the number should be takes no memory: the first numbers that are missing are told."""
+    movie.with_name("a_frame11.mrc").rename(movie.with_name("a_frame20250108154915123.mrc"))
+    with pytest.raises(
+        MovieTruncatedError, match=r"number 11, 12, 13, 14, 15, \.\.\. is missing between 1 and 2025"
+    ):
+        movies.read_header(movie)
+
+
 def test_the_number_of_frames(movie: Path) -> None:
     """Fewer than there must be are waited for, more are an error."""
     check_count(movie, None)

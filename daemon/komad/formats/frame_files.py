@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,10 @@ def frame_paths(path: Path) -> list[Path]:
             raise MovieError(
                 f"{path}: frame {number} is there twice, as {one.name} and {other.name}; remove one of them"
             )
-    first = min(numbers[0], 1)
-    if missing := sorted(set(range(first, numbers[-1] + 1)) - set(numbers)):
+    first, there = min(numbers[0], 1), set(numbers)
+    # Not all of them: what is taken for a number may be a date and time, and any number of digits.
+    missing = [*islice((number for number in range(first, numbers[-1]) if number not in there), N_TOLD + 1)]
+    if missing:
         told = ", ".join(map(str, missing[:N_TOLD])) + (", ..." if len(missing) > N_TOLD else "")
         raise MovieTruncatedError(
             f"{path} has {len(frames)} files, and number {told} is missing between {first} and {numbers[-1]}: it is "
