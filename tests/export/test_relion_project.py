@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import threading
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from komad.errors import OutputError, ParameterError
 from komad.export import relion_pipeline
 from komad.export.relion import RelionExport
+from komad.formats.frame_files import status_of
+from komad.formats.movies import read_header
 from komad.formats.star import read_star
 from tests.export.conftest import PIXEL_SIZE, Komad, Made
 
@@ -190,6 +193,24 @@ def test_movies_that_relion_cannot_read(made: Made, tmp_path: Path) -> None:
     listed = columns(project, "Import/job001/movies.star", "movies")["rlnMicrographMovieName"]
     assert listed == ["Movies/komad/a.mrc", "Movies/komad/b.mrc"]
     assert RelionExport(project, made.output, unpack=True).update().n_unpacked == 0
+
+
+def test_compressed_movies_and_frames_in_files(made: Made, tmp_path: Path) -> None:
+    """They are no movies to RELION though their format is MRC, and frames in files are not lost: all are unpacked."""
+    made.add("a")
+    packed, frames = made.camera / "b.mrc.bz2", made.camera / "c_{frame}.mrc"
+    packed.write_bytes(bz2.compress((made.camera / "a.mrc").read_bytes()))
+    for number, frame in enumerate(made.counts["a"], start=1):
+        with mrcfile.new(made.camera / f"c_{number}.mrc") as file:
+            file.set_data(frame)
+    for stem, path in (("b", packed), ("c", frames)):
+        made.add(stem, path=path, size_bytes=status_of(path).size_bytes, header=read_header(path))
+    project = tmp_path / "project"
+    report = RelionExport(project, made.output).update()
+    assert (report.lost, [*report.packed]) == ([], ["b", "c"])
+    assert RelionExport(project, made.output, unpack=True).update().n_unpacked == 2
+    for stem in "bc":
+        np.testing.assert_array_equal(mrcfile.read(project / f"Movies/komad/{stem}.mrc"), made.counts["a"])
 
 
 def test_a_movie_that_is_gone(made: Made, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from komad.errors import DiskFullError, ParameterError
+from komad.errors import DiskFullError, MovieTruncatedError, ParameterError
 from komad.formats import movies
+from komad.formats.images import read_image
 from komad.formats.mrc_writer import write_mrc_movie
 from komad.formats.tiff_writer import TiffCompression, write_tiff_movie
 from tests.formats.files import counts, mrc_bytes, packed_4_bit
@@ -124,6 +126,27 @@ def test_motioncor2_archives_are_read(tmp_path: Path, nx: int, order: str) -> No
     np.testing.assert_array_equal(movies.read_frames(tmp_path / "m.mrc"), frames)
 
 
+def test_a_compressed_archive_has_its_gain(tmp_path: Path) -> None:
+    """Its gain reference and its frames, in any order; a cut within the gain is told as that."""
+    frames = np.random.default_rng(1).integers(0, 16, (3, 50, 11)).astype(np.uint8)
+    gain = np.random.default_rng(2).random((50, 11)).astype(np.float32)
+    raw = motioncor2_archive(frames, gain)
+    path = tmp_path / "m.mrc.gz"
+    path.write_bytes(gzip.compress(raw))
+    with movies.open_movie(path) as reader:
+        assert reader.header.facts == {"gain_reference": "in the extended header", "packed": "gzip"}
+        for _ in range(2):
+            np.testing.assert_array_equal(reader.gain(), gain)
+            np.testing.assert_array_equal(reader.read_frame(2), frames[2])
+    np.testing.assert_array_equal(read_image(path), gain)
+    path.write_bytes(gzip.compress(raw[: 1024 + gain.nbytes // 2]))
+    with (
+        movies.open_movie(path) as reader,
+        pytest.raises(MovieTruncatedError, match="inside of the gain reference"),
+    ):
+        reader.gain()
+
+
 def test_an_extended_header_of_another_length_is_no_gain(tmp_path: Path) -> None:
     """Only what is exactly as long as a gain reference is one; one that is cut off is an error."""
     frames = np.ones((3, 5, 10), np.uint8)
@@ -170,6 +193,7 @@ def test_4_bits_in_bytes_by_imods_flag(tmp_path: Path, order: str) -> None:
     )
     header = movies.read_header(tmp_path / "m.mrc")
     assert (header.shape, header.dtype, header.pixel_size_angstrom) == ((3, 5, 12), "uint8", 0.6)
+    assert header.facts == {"packed": "4 bits in bytes"}
     np.testing.assert_array_equal(movies.read_frames(tmp_path / "m.mrc"), frames)
 
 

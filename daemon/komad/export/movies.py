@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from komad.errors import OutputError
+from komad.errors import MovieError, OutputError
 from komad.export.session import Entry
+from komad.formats.frame_files import status_of
 from komad.formats.movies import read_frames
+from komad.formats.mrc import PACKED
 from komad.formats.mrc_writer import write_mrc_movie
 
 READ_BY_RELION = {"mrc": (".mrc", ".mrcs"), "tiff": (".tif", ".tiff"), "eer": (".eer",)}
@@ -53,7 +55,8 @@ def raw_movie(entry: Entry, details: Mapping[str, Any]) -> RawMovie:
     header = details["header"]
     n_bytes = header["n_frames"] * header["ny"] * header["nx"] * np.dtype(header["dtype"]).itemsize
     suffixes = READ_BY_RELION.get(str(header["format"]), ())
-    if header["format"] == "mrc" and header.get("mrc_mode") not in {None, *MODES_OF_RELION}:
+    unknown_mode = header["format"] == "mrc" and header.get("mrc_mode") not in {None, *MODES_OF_RELION}
+    if unknown_mode or PACKED in header.get("facts", {}):
         suffixes = ()
     archive = entry.archive if entry.archive is not None and entry.archive.is_file() else None
     is_there = _is_the_file(entry.movie, details["movie_file"])
@@ -72,10 +75,10 @@ def raw_movie(entry: Entry, details: Mapping[str, Any]) -> RawMovie:
 
 
 def _is_the_file(movie: Path, told: Mapping[str, Any]) -> bool:
-    """Whether the file is still there, and not another one of the same name."""
+    """Whether the movie, of one file or of several, is still there, and not another one of the same name."""
     try:
-        return movie.stat().st_size == told["size_bytes"]
-    except OSError:
+        return status_of(movie).size_bytes == int(told["size_bytes"])
+    except (OSError, MovieError):
         return False
 
 

@@ -26,7 +26,7 @@ TIFF_SUFFIXES = frozenset({".tif", ".tiff", ".gain"})
 
 
 def read_image(path: Path) -> npt.NDArray[np.float32]:
-    """Read a gain or dark reference (MRC, MRCZ, TIFF or `.gain` with one picture) as (ny, nx) float32 in MRC row order.
+    """Read a gain or dark reference, one picture of any format that is read, as (ny, nx) float32 in MRC row order.
 
     An MRC whose header counts more pictures than its length has room for is taken as the one picture that it holds:
     Direct Electron's gain references claim nz = 32766. Of a 4-bit archive of MotionCor2 it is the gain reference that
@@ -39,8 +39,7 @@ def read_image(path: Path) -> npt.NDArray[np.float32]:
     """
     try:
         with open_movie(path) as reader:
-            gain = reader.gain() if isinstance(reader, MrcReader) else None
-            if gain is not None:
+            if (gain := reader.gain()) is not None:
                 return gain
             if reader.header.n_frames > 1 and not _holds_one_picture(reader):
                 raise ReferenceFileError(

@@ -28,6 +28,8 @@ IMOD_SIGNED = 1
 IMOD_4_BIT = 16
 """Flag bit: each byte of mode 0 is two pixels, and the header's nx half of what it is."""
 PACKED_4_BIT = 101
+PACKED = "packed"
+"""Fact of a movie whose pixels are not found by its mode alone: how the file is compressed, or two pixels in a byte."""
 PACKED_LABEL = b"4 bits packed"
 """In the only label of such files by a SerialEM that did not know the flag yet."""
 SUPER_RESOLUTION = ((7676, 7420), (7680, 7424), (11520, 8184))
@@ -100,6 +102,11 @@ class MrcLayout:
 
     def header(self, kind: MovieFormat) -> MovieHeader:
         """What the rest of the program needs to know."""
+        facts: dict[str, float | str] = {}
+        if self.gain_offset is not None:
+            facts["gain_reference"] = "in the extended header"
+        if self.packs_bytes:
+            facts[PACKED] = "4 bits in bytes"
         return MovieHeader(
             format=kind,
             n_frames=self.n_frames,
@@ -108,7 +115,7 @@ class MrcLayout:
             dtype=self.dtype,
             pixel_size_angstrom=self.pixel_size_angstrom,
             mrc_mode=self.mode,
-            facts={} if self.gain_offset is None else {"gain_reference": "in the extended header"},
+            facts=facts,
         )
 
     def restore_order(self, frame: npt.NDArray[Any]) -> None:
@@ -124,6 +131,10 @@ class MrcLayout:
         pairs = raw.reshape(self.ny, -1)
         np.bitwise_and(pairs, 0x0F, out=out[:, 0::2])  # the first pixel of a pair is in the low bits
         np.right_shift(pairs[:, : self.nx // 2], 4, out=out[:, 1::2])
+
+    def empty_gain(self) -> npt.NDArray[np.float32]:
+        """Give an array (ny, nx) for the gain reference as it is stored."""
+        return np.empty((self.ny, self.nx), dtype=self.byte_order + "f4")
 
     def pack(self, frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Turn a frame (ny, nx) into what is stored, contiguous: what `unpack` undoes. Its values must fit."""
@@ -348,17 +359,11 @@ class MrcReader(MovieReader):
             )
 
     def gain(self) -> npt.NDArray[np.float32] | None:
-        """Gain reference (ny, nx) of MotionCor2's archives, which lies as the frames do; None when there is none.
-
-        Raises
-        ------
-        MovieTruncatedError
-            The file ends before it does.
-        """
+        """That of MotionCor2's archives; errors as every `MovieReader.gain`."""
         layout = self._layout
         if layout.gain_offset is None:
             return None
-        gain = np.empty((layout.ny, layout.nx), dtype=layout.byte_order + "f4")
+        gain = layout.empty_gain()
         if self._source.read_into(gain, layout.gain_offset) < gain.nbytes:
             raise MovieTruncatedError(f"{self.path} ends inside of the gain reference of its extended header")
         return gain.astype(np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from komad.errors import MovieError, MovieTruncatedError
 from komad.formats.limits import refuse_impossible
-from komad.formats.mrc import HEADER_BYTES, parse_header
+from komad.formats.mrc import HEADER_BYTES, PACKED, parse_header
 from komad.formats.reader import MovieReader
 from komad.formats.source import SourceFile
 from komad.formats.unpacking import Packing
@@ -30,7 +31,8 @@ class PackedReader(MovieReader):
     def __init__(self, source: SourceFile, packing: Packing) -> None:
         self._packing = packing
         self._layout = parse_header(packing.start(HEADER_BYTES), source.path)
-        super().__init__(source, self._layout.header(MovieFormat.MRC))
+        header = self._layout.header(MovieFormat.MRC)
+        super().__init__(source, replace(header, facts={**header.facts, PACKED: packing.name}))
         self._lock = threading.Lock()
         self._stream: _Stream | None = None
         self._n_unpacked: int | None = None
@@ -75,6 +77,21 @@ class PackedReader(MovieReader):
             f"{self.path} unpacks to more than the {self._layout.n_frames} frames that its header announces: unpack "
             "it, and see what it holds"
         )
+
+    def gain(self) -> npt.NDArray[np.float32] | None:
+        """That of MotionCor2's archives; errors as every `MovieReader.gain`."""
+        layout = self._layout
+        if layout.gain_offset is None:
+            return None
+        gain = layout.empty_gain()
+        with self._lock:
+            stream = self._stream_at(layout.gain_offset)
+            stream.fill(gain.reshape(-1).view(np.uint8).data)
+            if stream.at < layout.gain_offset + gain.nbytes:
+                raise MovieTruncatedError(
+                    f"{self.path} ends inside of the gain reference of its extended header"
+                )
+        return gain.astype(np.float32)
 
     @property
     def bytes_behind(self) -> int:

@@ -113,6 +113,16 @@ class MovieReader(ABC):
                 if on_frame is not None and (task + 1) % n_parts == 0:
                     on_frame(task // n_parts)
 
+    def gain(self) -> npt.NDArray[np.float32] | None:
+        """Gain reference (ny, nx) in the movie's own header, which lies as the frames do; None when there is none.
+
+        Raises
+        ------
+        MovieTruncatedError, MovieError
+            The file ends before it does, or cannot be unpacked.
+        """
+        return None
+
     def check_frame(self, index: int) -> None:
         """Look whether a frame can be read; errors as `read_frame`."""
         self.read_frame(index)

@@ -12,7 +12,6 @@ from komad.config import Archive, Processing, WatchFolder
 from komad.errors import MovieChangedError, MovieMissingError
 from komad.formats.images import write_reference
 from komad.formats.movies import open_movie
-from komad.formats.mrc import MrcReader
 from komad.formats.mrcz import MrczReader, write_mrcz
 from komad.formats.reader import LazyFrames, MovieReader
 from komad.ingest import describe
@@ -113,7 +112,7 @@ def keep_gain(reader: MovieReader, target: Path, *, wanted: bool) -> tuple[str, 
     DiskFullError, OutputError
         It cannot be written.
     """
-    gain = reader.gain() if isinstance(reader, MrcReader) else None
+    gain = reader.gain()
     if gain is None:
         return ()
     path = target.with_name(f"{target.stem}_gain.mrc")
