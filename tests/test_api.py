@@ -266,6 +266,18 @@ def test_a_movie_is_a_sequence_of_frames(tmp_path: Path, make: Callable[[Path], 
         assert movie.metadata.get("stem") == ("a" if make is mrcz else None)
 
 
+def test_a_damaged_archive_is_closed(tmp_path: Path) -> None:
+    """Metadata that cannot be read are an error, and no open file is left behind."""
+    mrcz(tmp_path / "a.mrcz")
+    raw = bytearray((tmp_path / "a.mrcz").read_bytes())
+    raw[1024:1026] = b"[["
+    (tmp_path / "a.mrcz").write_bytes(raw)
+    before = len([*Path("/proc/self/fd").iterdir()])
+    with pytest.raises(komad.MovieError, match="metadata"):
+        komad.open_movie(tmp_path / "a.mrcz")
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
+
+
 def test_an_archive_as_one_array(tmp_path: Path) -> None:
     """Frames and metadata; another format says how to open it."""
     mrcz(tmp_path / "a.mrcz")

@@ -368,7 +368,11 @@ def open_movie(path: str | Path, rendering: EerRendering | None = None) -> OpenM
     ...     first = movie[0]
     """
     reader = movies.open_movie(Path(path), rendering)
-    return OpenMovie(reader, reader.metadata if isinstance(reader, MrczReader) else {})
+    try:
+        return OpenMovie(reader, reader.metadata if isinstance(reader, MrczReader) else {})
+    except BaseException:
+        reader.close()
+        raise
 
 
 def read_mrcz(path: str | Path) -> tuple[npt.NDArray[Any], dict[str, Any]]:
