@@ -156,6 +156,15 @@ def test_stacks_are_sorted_by_angle(tilts: Made, tmp_path: Path, order: tuple[in
     ]
 
 
+def test_a_folder_of_mdocs(tilts: Made, tmp_path: Path) -> None:
+    """An editor's UTF-16 is read as the series it is; Tomography 5's overrides beside it are no series."""
+    path = write_mdoc(tmp_path / "ts_01.mdoc")
+    path.write_bytes(path.read_bytes().decode().encode("utf-16"))
+    (tmp_path / "ts_01_override.mdoc").write_text("[ZValue = 0]\n")
+    (found,) = tomo.find_mdocs([tmp_path])
+    assert len(tomo.read_series(found, read_session(tilts.output)).present) == 4
+
+
 def test_a_missing_tilt_is_named(tilts: Made, tmp_path: Path, komad: Komad) -> None:
     """The stack is of the others, with their places in the series; when the tilt comes, it is written again."""
     write_mdoc(tmp_path / "ts.mdoc")

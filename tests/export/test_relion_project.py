@@ -11,7 +11,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from komad.errors import OutputError, ParameterError
+from komad.errors import OutputError, ParameterError, StarError
 from komad.export import relion_pipeline
 from komad.export.relion import RelionExport
 from komad.formats.frame_files import status_of
@@ -289,6 +289,27 @@ def test_copies(made: Made, tmp_path: Path) -> None:
     before = tree(project)
     assert RelionExport(project, made.output, copy=True).update().n_new == 0
     assert tree(project) == before
+
+
+def test_files_that_somebody_changed(made: Made, tmp_path: Path) -> None:
+    """A line, a table or notes that komad did not write are named; nothing is made anew over them."""
+    made.add("a")
+    export = RelionExport(tmp_path / "project", made.output)
+    export.update()
+    notes = tmp_path / "project" / JOB / "komad.json"
+    before = notes.read_text()
+    notes.write_text(before[:-9])
+    with pytest.raises(OutputError, match=r"komad.json is damaged"):
+        export.update()
+    notes.write_text(before)
+    table = made.output / "corrected_micrographs.star"
+    table.write_text(table.read_text().replace("_rlnOpticsGroup ", "_rlnGroup "))
+    with pytest.raises(StarError, match=r"was not written by komad: it has no 'rlnOpticsGroup'"):
+        export.update()
+    with (made.output / "processed.jsonl").open("a") as lines:
+        lines.write('{"files": {"micrograph": "b.mrc"}}\n')
+    with pytest.raises(OutputError, match=r"processed.jsonl, line 2 was not written by komad"):
+        export.update()
 
 
 def test_a_lock_that_stays(tmp_path: Path) -> None:

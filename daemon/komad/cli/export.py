@@ -157,9 +157,14 @@ def cryosparc(
     from komad.export.session import read_session
 
     session = read_session(_output(source, config))
-    kind: cryosparc.Sum = "unweighted" if unweighted else "weighted"
     done = _with_progress(
-        lambda tell: cryosparc.export(session, directory.resolve(), kind=kind, copy=copy, on_movie=tell)
+        lambda tell: cryosparc.export(
+            session,
+            directory.resolve(),
+            kind="unweighted" if unweighted else "weighted",
+            copy=copy,
+            on_movie=tell,
+        )
     )
     for group in done.groups:
         _tell_group(group)

@@ -10,21 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from komad.errors import MovieError, OutputError
+from komad.errors import MovieError
 from komad.export.gain import factor_of
 from komad.export.place import put
 from komad.export.relion_tables import safe_name
-from komad.export.session import Entry, Session
+from komad.export.session import Entry, Session, Sum
 from komad.formats.images import write_reference
 from komad.formats.mrc import HEADER_BYTES, MrcLayout, parse_header
 
 PIXEL_SIZE_TOLERANCE = 1e-4
 """Relative; the header has the width of the picture in single precision."""
 GAIN = "gain.mrc"
-
-Sum = Literal["weighted", "unweighted"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +87,7 @@ def export(
     problems: dict[str, str] = {}
     layouts: dict[str, MrcLayout] = {}
     for number, entry in enumerate(session.entries, start=1):
-        name = picture_of(entry, kind)
+        name = entry.picture(kind)
         try:
             layouts[entry.stem] = _checked(session.directory / name, entry)
         except (MovieError, OSError) as error:
@@ -108,12 +106,12 @@ def export(
         for entry in entries:
             layout = layouts[entry.stem]
             if (layout.nx, layout.ny) != usual:
-                problems[picture_of(entry, kind)] = (
+                problems[entry.picture(kind)] = (
                     f"it is {layout.nx} x {layout.ny} pixels, others of {group} are {usual[0]} x {usual[1]}"
                 )
                 continue
             sound.append(entry)
-            source = session.directory / picture_of(entry, kind)
+            source = session.directory / entry.picture(kind)
             n_new += put(source, folder / f"{safe_name(entry.stem)}.mrc", copy=copy)
         expected = {f"{safe_name(entry.stem)}.mrc" for entry in sound}
         for path in sorted(folder.glob("*.mrc")):
@@ -121,12 +119,6 @@ def export(
                 problems[str(path)] = "it is not of this session, and the pattern matches it: move it away"
         groups.append(_group(session, group, sound, folder))
     return Export(groups=tuple(groups), problems=problems, n_new=n_new)
-
-
-def picture_of(entry: Entry, kind: Sum) -> str:
-    """Name of the weighted or unweighted sum; where there is only one, it is unweighted."""
-    no_dw = entry.files.get("micrograph_no_dw", entry.files["micrograph"])
-    return no_dw if kind == "unweighted" else entry.files["micrograph"]
 
 
 def _checked(path: Path, entry: Entry) -> MrcLayout:
@@ -154,10 +146,7 @@ def _group(session: Session, name: str, entries: list[Entry], folder: Path) -> G
     if gain is not None and (gain.rotate_num or gain.flip_x or gain.flip_y):
         turned = folder.parent / f"{safe_name(name)}_{GAIN}"
         if not turned.exists():
-            try:
-                write_reference(turned, factor_of(details))
-            except FileExistsError as error:
-                raise OutputError(f"{turned} is there already") from error
+            write_reference(turned, factor_of(details))
     return Group(
         name=name,
         folder=folder,

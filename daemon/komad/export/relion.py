@@ -144,7 +144,12 @@ class RelionExport:
         self._jobs = self._jobs if self._jobs and self._notes_path().is_file() else self._find_jobs()
         if self._jobs is None:
             self._jobs = self._make_jobs(session)
-        with self._notes_path().open("r+", encoding="utf-8") as notes:
+        path = self._notes_path()
+        try:
+            notes = path.open("r+", encoding="utf-8")
+        except OSError as error:
+            raise atomic.explained(path, error) from error
+        with notes:
             try:
                 fcntl.flock(notes, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -153,7 +158,12 @@ class RelionExport:
                 ) from None
             except OSError:
                 pass  # a file system without locks
-            self._gains = json.load(notes).get("gains", {})
+            try:
+                self._gains = dict(json.load(notes)["gains"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise OutputError(
+                    f"{path} is damaged ({error}): move it away, and the next export makes new jobs"
+                ) from error
             yield self._jobs
 
     def _notes_path(self) -> Path:
@@ -243,8 +253,12 @@ class RelionExport:
             for name in ("run.out", "run.err", DONE):
                 _touch(folder / name)
             alias = self._project / job.kind.folder / job.alias
-            with suppress(FileExistsError):
+            try:
                 alias.symlink_to(f"../{job.name}/")
+            except FileExistsError:
+                pass
+            except OSError as error:
+                raise atomic.explained(alias, error) from error
 
     def _movie_folder(self, alias: str) -> str:
         """`Movies/<alias>`; beside it when `Movies` is a link to the camera's folder, which is nobody's to write to."""
@@ -314,7 +328,7 @@ class RelionExport:
             return named, True
         if raw.state is State.PACKED and self._unpack and not target.is_file():
             atomic.make_directory(target.parent)
-            pixel_size = float(entry.summary["movie_pixel_size_angstrom"])
+            pixel_size = entry.summary.movie_pixel_size_angstrom
             movies.unpack(raw, target, pixel_size_angstrom=pixel_size)
             report.n_unpacked += 1
         return named, target.is_file()
@@ -358,8 +372,10 @@ class RelionExport:
         self._gains[key] = file
         path = self._notes_path()
         notes = {**json.loads(path.read_bytes()), "gains": self._gains}
-        # In place: the lock is on this very file.
-        path.write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
+        try:  # in place: the lock is on this very file
+            path.write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise atomic.explained(path, error) from error
 
     def _write_lists(self, session: Session, import_job: Job, motion_job: Job, report: Report) -> None:
         known = [(entry, self._done[entry.stem]) for entry in session.entries if entry.stem in self._done]

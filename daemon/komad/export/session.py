@@ -6,31 +6,52 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from komad.errors import OutputError, ParameterError
+from komad import api
+from komad.errors import OutputError, ParameterError, StarError
 from komad.formats.star import Table, read_star
+from komad.output.corrected import NAME as CORRECTED
 from komad.output.session import PROCESSED, SESSION
 
-CORRECTED = "corrected_micrographs.star"
+Sum = Literal["weighted", "unweighted"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """One corrected movie."""
 
-    stem: str
-    movie: Path
-    archive: Path | None
-    files: Mapping[str, str]
-    """Kind of file -> name in the output folder."""
-    written_at: str
+    summary: api.FinishedMovie
+    """Its last line of `processed.jsonl`."""
     row: Mapping[str, Any]
     """Its line of `corrected_micrographs.star`: label -> value."""
     optics: Mapping[str, Any]
     """Its optics group: label -> value."""
-    summary: Mapping[str, Any]
-    """Its line of `processed.jsonl`."""
+
+    @property
+    def stem(self) -> str:
+        """Name of all of the movie's files."""
+        return self.summary.stem
+
+    @property
+    def movie(self) -> Path:
+        """The camera's file."""
+        return self.summary.movie
+
+    @property
+    def archive(self) -> Path | None:
+        """The archive; None where none was made."""
+        return self.summary.archive
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Kind of file -> name in the output folder."""
+        return self.summary.files
+
+    @property
+    def written_at(self) -> str:
+        """When it was made the last time, ISO 8601."""
+        return self.summary.written_at.isoformat()
 
     @property
     def group(self) -> str:
@@ -40,8 +61,13 @@ class Entry:
     @property
     def total_dose(self) -> float | None:
         """e/Å² of all frames; None when unknown."""
-        dose = self.summary.get("dose_per_frame")
-        return None if dose is None else float(dose) * int(self.summary["n_frames"])
+        dose = self.summary.dose_per_frame
+        return None if dose is None else dose * self.summary.n_frames
+
+    def picture(self, kind: Sum) -> str:
+        """Name of the weighted or unweighted sum; where there is only one, it is unweighted."""
+        no_dw = self.files.get("micrograph_no_dw", self.files["micrograph"])
+        return no_dw if kind == "unweighted" else self.files["micrograph"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,48 +112,22 @@ def read_session(directory: Path) -> Session:
             f"{directory} is no output folder of komad: it has no {PROCESSED}; name the folder that `komad run` or "
             "`komad process` wrote to with --from"
         )
-    summaries = _summaries(directory / PROCESSED)
+    # A movie that was made again comes again: the last one counts.
+    summaries = {movie.files["micrograph"]: movie for movie in api.session(directory)}
     if not (directory / CORRECTED).is_file():
         return Session(directory=directory, entries=(), optics=Table("optics", {}, loop=True))
     tables = read_star(directory / CORRECTED)
-    optics = {row["rlnOpticsGroup"]: row for row in rows_of(tables["optics"])}
-    rows = {str(row["rlnMicrographName"]): row for row in rows_of(tables["micrographs"])}
-    entries = tuple(
-        _entry(summaries[name], row, optics[row["rlnOpticsGroup"]])
-        for name, row in rows.items()
-        if name in summaries
-    )
-    return Session(directory=directory, entries=entries, optics=tables["optics"])
-
-
-def _summaries(path: Path) -> dict[str, dict[str, Any]]:
-    """Name of the micrograph -> its last line. A last line without its end is still in writing."""
-    found: dict[str, dict[str, Any]] = {}
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror}") from error
-    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
-        try:
-            summary = json.loads(line)
-            found[summary["files"]["micrograph"]] = summary
-        except (ValueError, KeyError, TypeError) as error:
-            raise OutputError(f"{path}, line {number}, was not written by komad ({error})") from error
-    return found
-
-
-def _entry(summary: Mapping[str, Any], row: Mapping[str, Any], optics: Mapping[str, Any]) -> Entry:
-    archive = summary.get("archive")
-    return Entry(
-        stem=str(summary["stem"]),
-        movie=Path(summary["movie"]),
-        archive=None if archive is None else Path(archive),
-        files=summary["files"],
-        written_at=str(summary["written_at"]),
-        row=row,
-        optics=optics,
-        summary=summary,
-    )
+        optics = {row["rlnOpticsGroup"]: row for row in rows_of(tables["optics"])}
+        rows = {str(row["rlnMicrographName"]): row for row in rows_of(tables["micrographs"])}
+        entries = tuple(
+            Entry(summary=summaries[name], row=row, optics=optics[row["rlnOpticsGroup"]])
+            for name, row in rows.items()
+            if name in summaries
+        )
+    except KeyError as error:
+        raise StarError(f"{directory / CORRECTED} was not written by komad: it has no {error}") from error
+    return Session(directory=directory, entries=entries, optics=tables["optics"])
 
 
 def rows_of(table: Table) -> list[dict[str, Any]]:

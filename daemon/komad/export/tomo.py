@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from komad.errors import MovieError, OutputError, ParameterError
-from komad.export.cryosparc import Sum, picture_of
-from komad.export.session import Entry, Session
+from komad.export.session import Entry, Session, Sum
 from komad.formats import atomic
 from komad.formats.images import refuse_foreign
 from komad.formats.movies import open_movie
 from komad.formats.stacks import write_stack
 from komad.ingest import mdoc
-from komad.ingest.reading import content
+from komad.ingest.sidecars import is_override
 
 SUFFIXES = (".mdoc", ".mrc", ".mrcs", ".st", ".tif", ".tiff", ".eer")
 """What is taken off the name of a `.mdoc` for that of its series."""
@@ -74,7 +73,7 @@ class Written:
 
 
 def find_mdocs(given: Sequence[Path]) -> list[Path]:
-    """The files that are named, and those in folders that are named.
+    """The files that are named, and those of tilt series in folders that are named.
 
     Raises
     ------
@@ -83,7 +82,9 @@ def find_mdocs(given: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in given:
-        inside = sorted(path.glob("*.mdoc")) if path.is_dir() else [path]
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(each for each in path.glob("*.mdoc") if not is_override(each.name))
         if not inside:
             raise ParameterError(f"{path} holds no .mdoc")
         found += inside
@@ -99,7 +100,7 @@ def read_series(path: Path, session: Session) -> Series:
         The file cannot be read, or lists no tilts.
     """
     try:
-        text = content(path).decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+        text = mdoc.text_of(path)
     except (OSError, ValueError) as error:
         raise ParameterError(f"cannot read {path}: {error}") from error
     sections = [
@@ -219,7 +220,7 @@ def _holds(path: Path, text: str) -> bool:
 def _stacks(series: Series, kind: Sum) -> dict[str, list[str]]:
     """Ending of a stack -> its pictures; the halves where all tilts have them."""
     entries = [tilt.entry for tilt in series.present if tilt.entry is not None]
-    stacks = {".mrc": [picture_of(entry, kind) for entry in entries]}
+    stacks = {".mrc": [entry.picture(kind) for entry in entries]}
     for suffix, half in (("_EVN.mrc", "even"), ("_ODD.mrc", "odd")):
         name = f"{half}_weighted" if kind == "weighted" else half
         if all(name in entry.files for entry in entries):
@@ -281,7 +282,7 @@ def _row(number: int, tilt: Tilt, session: Session, kind: Sum) -> str:
     assert entry is not None
     before, dose = _exposures(session.details(entry), entry, tilt)
     cells: list[Any] = [number, f"{tilt.angle_degree:.2f}", tilt.acquired, before, dose]
-    return ",".join(map(str, [*cells, picture_of(entry, kind), entry.written_at, tilt.movie_name]))
+    return ",".join(map(str, [*cells, entry.picture(kind), entry.written_at, tilt.movie_name]))
 
 
 def _exposures(details: Mapping[str, Any], entry: Entry, tilt: Tilt) -> tuple[str, str]:

@@ -137,7 +137,7 @@ def read(
     ValueError
         It is no file, or too long for one.
     """
-    text = _decoded(content(path)).replace("\r\n", "\n").replace("\r", "\n")
+    text = text_of(path)
     if not named and movie_name.casefold() not in text.casefold():
         return None
     sections = list(parse(text))
@@ -153,10 +153,20 @@ def read(
     return Reading.of(path.name, found, _facts(section), earlier_exposures=earlier)
 
 
-def _decoded(content: bytes) -> str:
-    """Text of a file; a byte order mark says what it is in, as editors on Windows leave it."""
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+def text_of(path: Path) -> str:
+    """Read a `.mdoc` with any ends of lines; a byte order mark says what it is in, as editors on Windows leave it.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    ValueError
+        It is no file, or too long for one.
+    """
+    raw = content(path)
+    wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = raw.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _section_of(movie_name: str, sections: list[Section], *, named: bool) -> Section | None:

@@ -117,7 +117,7 @@ def _in_series(movie: Path, header: MovieHeader, tilt_series: Path) -> tuple[Rea
     doubt = ""
     paths = [tilt_series]
     if tilt_series.is_dir():
-        paths = sorted(path for path in tilt_series.glob("*.mdoc") if not _is_override(path.name))
+        paths = sorted(path for path in tilt_series.glob("*.mdoc") if not is_override(path.name))
     for path in paths:
         try:
             reading = mdoc.read(path, movie.name, header, named=False, tilt_series=True)
@@ -142,7 +142,8 @@ def _places(movie: Path) -> Iterator[tuple[Path, bool]]:
     yield from islice(((path, False) for path in others if path.name not in names), SESSION_FILES)
 
 
-def _is_override(name: str) -> bool:
+def is_override(name: str) -> bool:
+    """Whether a `.mdoc` of this name is one of Tomography 5's that tell of no tilts."""
     return name.lower().endswith(_OVERRIDE)
 
 
@@ -161,7 +162,7 @@ def _newest(folder: Path) -> list[Path]:
     ):
         return listing.newest
     with os.scandir(folder) as entries:
-        names = (entry for entry in entries if entry.name.endswith(".mdoc") and not _is_override(entry.name))
+        names = (entry for entry in entries if entry.name.endswith(".mdoc") and not is_override(entry.name))
         found = [(entry.stat().st_mtime_ns, entry.name) for entry in names]
     newest = [
         folder / name for _, name in heapq.nlargest(SESSION_FILES + 3, found)
