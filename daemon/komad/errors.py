@@ -84,6 +84,10 @@ class MovieTruncatedError(MovieError):
     failure = Failure.PASSING
 
 
+class MovieShortError(MovieTruncatedError):
+    """All that is there is whole, and the movie announces more: still being written, or the exposure was stopped."""
+
+
 class MovieChangedError(MovieError):
     """The movie is not the file any more that was found."""
 

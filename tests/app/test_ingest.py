@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from komad.app import Intake
 from komad.config import Settings, Watching
 from komad.errors import MovieChangedError
-from komad.formats.movies import check_complete, read_frames
+from komad.formats.movies import check_finished, read_frames
 from komad.ingest import missing_parameters, with_supplied
 from komad.model import Candidate, JobKind, JobState, Movie
 from komad.simulate.eer import write_eer_frames
@@ -52,7 +52,7 @@ class Session:
             settings.watch,
             Watching(sweep_interval_s=3.0, use_events=False),
             known=store.known_files(),
-            check_complete=check_complete,
+            check_finished=check_finished,
             on_candidate=self.intake.take,
             on_unreadable=self.intake.report,
             clock=lambda: self.now_s,
@@ -386,6 +386,27 @@ def test_an_eer_movie_that_is_to_be_grouped_impossibly(settings: Settings, store
         for candidate in store.to_describe():
             session.intake._describe_again(candidate)
     assert store.movie(1).header.eer is not None
+
+
+def test_an_exposure_that_was_stopped_is_not_lost(session: Session) -> None:
+    """An EER movie with fewer raw frames than it announces is taken when none came for `give_up_s`, with a note."""
+    path = write_eer(session.camera / "a.eer")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'name="numberOfFrames">40<', b'name="numberOfFrames">80<'))
+    assert session.sweep(200) == {}  # 597 s
+    assert session.watcher.status()[0].waiting == 1
+    assert session.sweep(3) == {"a.eer": "a"}
+    [movie] = session.movies()
+    assert "the file has 40 raw frames and announces 80" in movie.acquisition.notes["exposure"]
+    assert read_source(movie).shape == movie.header.shape == (40, 48, 64)
+    cut = session.camera / "b.eer"
+    cut.write_bytes(whole[:-500])
+    with capture_logs():
+        for _ in range(202):
+            session.watcher.sweep()
+            session.now_s += 3.0
+    [job] = list_jobs(session.store.path.parent, state=JobState.FAILED)
+    assert (job.path, job.error_code) == (str(cut), "movie_truncated")
 
 
 def test_an_eer_movie_without_a_dose_is_held_until_it_is_supplied(settings: Settings, store: Store) -> None:

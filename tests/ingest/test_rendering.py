@@ -227,6 +227,19 @@ def test_epu_s_sidecar_of_an_eer_movie(tmp_path: Path) -> None:
     assert reading.doubts == {}
 
 
+def test_the_dose_of_an_exposure_that_was_stopped(tmp_path: Path) -> None:
+    """Dose and time of the whole are told of the raw frames announced, so those that there are have their part."""
+    stopped = header(600, raw_frames_announced=1000, exposure_time_s=4.0)
+    given = resolve(stopped, AcquisitionSettings(total_dose=40.0), NO_SIDECAR)
+    assert (given.dose_per_frame, given.frame_time_s) == (pytest.approx(0.04), pytest.approx(0.004))
+    assert "600 raw frames and announces 1000" in given.notes["exposure"]
+    text = epu_text(dose=4e21, pixel=0.8e-10, width=96, height=64, n_fractions=40)
+    (tmp_path / "a.xml").write_text(text, encoding="utf-8")
+    reading = sidecars.find(tmp_path / "a.eer", stopped)
+    assert reading.values["dose_per_frame"] == pytest.approx(0.04)
+    assert "exposure" not in resolve(header(600), AcquisitionSettings(total_dose=40.0), NO_SIDECAR).notes
+
+
 @pytest.mark.parametrize(
     "said",
     [

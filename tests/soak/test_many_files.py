@@ -53,7 +53,7 @@ def test_thousands_at_start(
         settings.watch,
         settings.watching,
         known=(),
-        check_complete=check_complete,
+        check_finished=check_complete,
         on_candidate=take,
         on_unreadable=intake.report,
     )

@@ -46,7 +46,7 @@ class Bench:
             self.folders,
             self.watching,
             known=self.known,
-            check_complete=check_complete,
+            check_finished=check_complete,
             on_candidate=self._take,
             on_unreadable=lambda candidate, error: self.unreadable.append((candidate, error)),
             clock=lambda: self.now_s,

@@ -32,7 +32,7 @@ def running(directory: Path, watching: Watching) -> Iterator[tuple[Watcher, list
         [WatchFolder(directory=directory)],
         watching,
         known=(),
-        check_complete=check_complete,
+        check_finished=check_complete,
         on_candidate=take,
         on_unreadable=lambda candidate, error: taken.append(f"{candidate.path.name}: {error.code}"),
     )
@@ -209,7 +209,7 @@ def test_stop_without_start(incoming: Path) -> None:
         [WatchFolder(directory=incoming)],
         Watching(),
         known=(),
-        check_complete=check_complete,
+        check_finished=check_complete,
         on_candidate=lambda candidate: None,
         on_unreadable=lambda candidate, error: None,
     ).stop()

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from komad.errors import MovieTruncatedError
-from komad.formats.movies import check_complete
+from komad.formats.movies import check_finished
 from tests.watch.conftest import Bench
 
 FRAMES = np.random.default_rng(1).poisson(3, (6, 40, 50)).astype(np.uint8)
@@ -34,7 +34,7 @@ def test_a_slow_copy_that_stalls(
     bench: Bench, incoming: Path, tmp_path: Path, name: str, write: Callable[[Path], None], fraction: float
 ) -> None:
     """A copy that stands still for longer than an interval is not taken until all of it is there."""
-    bench.watcher._check_complete = check_complete
+    bench.watcher._check_finished = check_finished
     write(tmp_path / name)
     content = (tmp_path / name).read_bytes()
     (incoming / name).write_bytes(content[: int(len(content) * fraction)])
@@ -49,7 +49,7 @@ def test_a_movie_cut_off_for_good(
     bench: Bench, incoming: Path, name: str, write: Callable[[Path], None]
 ) -> None:
     """What stays cut off is reported once, in words that name the file."""
-    bench.watcher._check_complete = check_complete
+    bench.watcher._check_finished = check_finished
     write(incoming / name)
     content = (incoming / name).read_bytes()
     (incoming / name).write_bytes(content[: len(content) // 2])

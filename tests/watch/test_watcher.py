@@ -165,7 +165,7 @@ def test_a_reader_that_breaks_does_not_end_the_session(incoming: Path) -> None:
     def broken(path: Path) -> None:
         raise IndexError("page 7")
 
-    bench.watcher._check_complete = broken
+    bench.watcher._check_finished = broken
     (incoming / "a.mrc").write_bytes(COMPLETE)
     bench.sweep(5)
     [(_, error)] = bench.unreadable
@@ -377,7 +377,7 @@ def test_a_file_that_is_there_and_cannot_be_read(bench: Bench, incoming: Path) -
     def lost(path: Path) -> None:
         raise MovieMissingError(f"{path}: Input/output error")
 
-    bench.watcher._check_complete = lost
+    bench.watcher._check_finished = lost
     (incoming / "a.mrc").write_bytes(COMPLETE)
     bench.sweep(19)
     assert bench.unreadable == []

@@ -20,7 +20,7 @@ from komad.app.start import EXTENSION_INTERVAL_S
 from komad.config import Settings, taken_over
 from komad.errors import ConfigError, DeviceError, InternalError, KomadError
 from komad.formats.atomic import remove_leftovers
-from komad.formats.movies import check_complete
+from komad.formats.movies import check_finished
 from komad.output.session import PROCESSED, SessionIndex
 from komad.output.sharing import share_results, sharing_of
 from komad.status.detector import pattern_alarm
@@ -85,7 +85,7 @@ class Daemon:
             settings.watch,
             settings.watching,
             known=store.known_files(),
-            check_complete=check_complete,
+            check_finished=check_finished,
             on_candidate=self._intake.take,
             on_unreadable=self._intake.report,
             clock=clock,

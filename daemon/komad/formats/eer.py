@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from komad.arrays import thread_count
-from komad.errors import MovieError, MovieTruncatedError
-from komad.formats.limits import refuse_too_large
+from komad.errors import MovieError, MovieShortError, MovieTruncatedError
+from komad.formats.limits import MOST_FRAMES, refuse_too_large
 from komad.formats.mrc import MAX_SIDE, PIXEL_SIZE_RANGE_ANGSTROM
 from komad.formats.pages import Directory, directories
 from komad.formats.reader import MovieReader
@@ -40,6 +40,9 @@ MOST_METADATA_BYTES = 1 << 20
 """The camera's program writes some kilobytes."""
 MOST_RAW_FRAMES_PER_FRAME = 65535
 """Counts of a frame are of 16 bits at most."""
+
+ANNOUNCED = "raw_frames_announced"
+"""Fact of a movie that has fewer raw frames than its metadata announce."""
 
 _NUMBERS = {
     "exposure_time_s": "exposureTime",
@@ -125,14 +128,14 @@ class EerReader(MovieReader):
             dtype="uint8" if max(rendering.raw_frames_per_frame) <= 255 else "uint16",
             pixel_size_angstrom=pixel_size and pixel_size / rendering.upsampling,
             eer=rendering,
-            facts=_facts(self._told),
+            facts=_facts(self._told, n_raw),
         )
         self._zoom = rendering.upsampling.bit_length() - 1
         self._shortest = min(rendering.raw_frames_per_frame)
         super().__init__(source, header)
 
     def check_complete(self) -> None:
-        """Check that there are all raw frames, that their lists lie in the file, and that the last one is whole."""
+        """Check that the lists of all raw frames lie in the file, and that the last one is whole."""
         size = self._source.size_bytes
         stored = sum(raw.n_bytes for raw in self._raw_frames)
         if stored > size:
@@ -148,16 +151,17 @@ class EerReader(MovieReader):
                     f"{end - size} bytes are missing"
                 )
             self._refuse_too_short(index)
-        announced = self._told.get("numberOfFrames", "")
-        if announced.isdecimal() and len(self._raw_frames) < int(announced):
-            raise MovieTruncatedError(
-                f"{self.path} has {len(self._raw_frames)} raw frames, and its metadata announce {announced}: it is "
-                "still being written, or the exposure was stopped; if this is all of it, relion_convert_to_tiff makes "
-                "a TIFF movie of it"
-            )
         ny, nx = self._raw_frames[-1].shape
         refuse_too_large(self.path, ny * nx)
         self._add(len(self._raw_frames) - 1, len(self._raw_frames), np.zeros((ny, nx), np.uint8), zoom=0)
+
+    def check_finished(self) -> None:
+        """Look whether there are all raw frames that the metadata announce."""
+        if ANNOUNCED in self.header.facts:
+            raise MovieShortError(
+                f"{self.path} has {len(self._raw_frames)} raw frames, and its metadata announce "
+                f"{self.header.facts[ANNOUNCED]}: it is still being written, or the exposure was stopped"
+            )
 
     def _refuse_too_short(self, index: int) -> None:
         raw = self._raw_frames[index]
@@ -334,8 +338,11 @@ def _pixel_size(told: dict[str, str]) -> float | None:
     return size if low <= size <= high else None
 
 
-def _facts(told: dict[str, str]) -> dict[str, float | str]:
+def _facts(told: dict[str, str], n_raw: int) -> dict[str, float | str]:
     facts: dict[str, float | str] = {}
+    announced = told.get("numberOfFrames", "")
+    if announced.isdecimal() and n_raw < int(announced) <= MOST_FRAMES:
+        facts[ANNOUNCED] = int(announced)
     for fact, name in _NUMBERS.items():
         if (value := _number(told, name)) is not None:
             facts[fact] = value

@@ -24,7 +24,15 @@ from komad.formats.unpacking import Packing, packing_of
 from komad.model import EerRendering, MovieFormat, MovieHeader
 from komad.model.frame_names import is_frames
 
-__all__ = ["MovieReader", "check_complete", "identify", "open_movie", "read_frames", "read_header"]
+__all__ = [
+    "MovieReader",
+    "check_complete",
+    "check_finished",
+    "identify",
+    "open_movie",
+    "read_frames",
+    "read_header",
+]
 
 OTHER_KINDS = {
     b"\x89HDF": "an HDF5 file, which is not read; export it as TIFF or MRC",
@@ -76,6 +84,21 @@ def check_complete(path: Path) -> None:
     """
     with open_movie(path) as reader:
         reader.check_complete()
+
+
+def check_finished(path: Path) -> None:
+    """`check_complete`, and whether there are all frames that the movie announces: else more may come.
+
+    Raises
+    ------
+    MovieShortError
+        It is whole, and has fewer.
+    MovieTruncatedError, MovieError, MovieMissingError
+        As `check_complete`.
+    """
+    with open_movie(path) as reader:
+        reader.check_complete()
+        reader.check_finished()
 
 
 def open_movie(  # noqa: PLR0911 - one for each kind

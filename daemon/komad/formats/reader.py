@@ -68,6 +68,15 @@ class MovieReader(ABC):
             The structure is damaged.
         """
 
+    def check_finished(self) -> None:  # noqa: B027 - most formats announce nothing beyond their frames
+        """Look whether a movie that is whole has all the frames that it announces.
+
+        Raises
+        ------
+        MovieShortError
+            It has fewer: it is still being written, or the exposure was stopped.
+        """
+
     @abstractmethod
     def read_part(self, index: int, part: int, n_parts: int, out: npt.NDArray[Any]) -> None:
         """Decode piece `part` of `n_parts` of frame `index` into `out`, the array (ny, nx) of the whole frame.

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from komad.config import AcquisitionSettings, Processing
 from komad.errors import ParameterError
-from komad.ingest.reading import Reading
+from komad.ingest.reading import Reading, n_frames_exposed
 from komad.ingest.rendering import as_written, header_as_written, rendered
 from komad.model import Acquisition, Movie, MovieHeader
 from komad.optics.exposure import VOLTAGE_KV
@@ -75,6 +75,11 @@ def resolve(
         for field in reading.doubts.keys() | doubted.keys() | header_doubts.keys()
     }
     notes = {"sidecar": doubts["sidecar"]} if "sidecar" in doubts else {}
+    if n_frames_exposed(header) > header.n_frames:
+        notes["exposure"] = (
+            f"the file has {header.n_frames} raw frames and announces {n_frames_exposed(header)}: the exposure was "
+            "stopped, or the file was cut off; dose and time of the whole exposure are taken for those announced"
+        )
     for field in values:
         said = [(source, given[field]) for source, given in offers if given.get(field) is not None]
         if said:
@@ -101,14 +106,12 @@ def _offers(
     bound: Acquisition | None,
 ) -> list[tuple[str, Mapping[str, Any]]]:
     """(source, its values) from the best source to the worst; a list of doses has its mean beside it."""
-    offers: list[tuple[str, Mapping[str, Any]]] = [
-        ("supplied", _given(_checked(supplied or {}), header.n_frames))
-    ]
+    offers: list[tuple[str, Mapping[str, Any]]] = [("supplied", _given(_checked(supplied or {}), header))]
     if bound is not None:
         for kept in ("supplied", "configuration"):
             named = [field for field, source in bound.sources.items() if source == kept]
             offers.append((kept, {field: getattr(bound, field) for field in named}))
-    offers.append(("configuration", _given(settings, header.n_frames)))
+    offers.append(("configuration", _given(settings, header)))
     doubted = _out_of_range(header, reading)
     said = {**reading.values, **_frame_time(header, reading.facts)}
     offers.append((reading.name, {field: value for field, value in said.items() if field not in doubted}))
@@ -118,12 +121,12 @@ def _offers(
     return _with_one_list(offers)
 
 
-def _given(settings: AcquisitionSettings, n_frames: int) -> dict[str, Any]:
-    """What was given, the dose of the whole movie as the dose of each of its frames."""
+def _given(settings: AcquisitionSettings, header: MovieHeader) -> dict[str, Any]:
+    """What was given, the dose of the whole exposure as the dose of each of its frames."""
     given = settings.model_dump(include=settings.model_fields_set - {"total_dose"})
     if settings.total_dose is None:
         return given
-    return given | {"dose_per_frame": settings.total_dose / n_frames}
+    return given | {"dose_per_frame": settings.total_dose / n_frames_exposed(header)}
 
 
 def _with_one_list(offers: list[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -196,9 +199,7 @@ def with_supplied(movie: Movie, values: Mapping[str, Any], *, overwrite: bool) -
     """
     rendering = movie.header.eer
     known = movie.acquisition if rendering is None else as_written(movie.acquisition, rendering)
-    [(_, given)] = _with_one_list(
-        [("supplied", _given(_checked(values), header_as_written(movie.header).n_frames))]
-    )
+    [(_, given)] = _with_one_list([("supplied", _given(_checked(values), header_as_written(movie.header)))])
     given = {name: value for name, value in given.items() if value is not None or given["dose_per_frame"]}
     used = {name: value for name, value in given.items() if overwrite or name not in known.sources}
     if "dose_per_frame" not in used:
@@ -243,7 +244,7 @@ def _counted_dose(header: MovieHeader, pixel_size_angstrom: float | None) -> dic
     counted = header.facts.get("total_dose_e_per_px")
     if not isinstance(counted, float | int) or not counted > 0 or pixel_size_angstrom is None:
         return {}
-    return {"dose_per_frame": counted / pixel_size_angstrom**2 / header.n_frames}
+    return {"dose_per_frame": counted / pixel_size_angstrom**2 / n_frames_exposed(header)}
 
 
 def _out_of_range(header: MovieHeader, reading: Reading) -> dict[str, str]:
@@ -260,7 +261,11 @@ def _out_of_range(header: MovieHeader, reading: Reading) -> dict[str, str]:
 def _frame_time(header: MovieHeader, facts: Mapping[str, float | str]) -> dict[str, float]:
     """Exposure time of a frame; sidecars and headers tell that of the whole movie."""
     whole = facts.get("exposure_time_s")
-    return {"frame_time_s": whole / header.n_frames} if isinstance(whole, float | int) and whole > 0 else {}
+    return (
+        {"frame_time_s": whole / n_frames_exposed(header)}
+        if isinstance(whole, float | int) and whole > 0
+        else {}
+    )
 
 
 def _disagreement(field: str, said: list[tuple[str, Any]], header: MovieHeader) -> str:
@@ -270,7 +275,7 @@ def _disagreement(field: str, said: list[tuple[str, Any]], header: MovieHeader) 
     source, used = said[0]
     # Of EER movies people know the dose of the whole.
     of_whole = header.eer is not None and field == "dose_per_frame"
-    scale, unit = (header.n_frames, " e/Å² for the whole movie") if of_whole else (1, "")
+    scale, unit = (n_frames_exposed(header), " e/Å² for the whole movie") if of_whole else (1, "")
     differing = [
         f"{other} says {scale * value:g}{unit}"
         for other, value in said[1:]

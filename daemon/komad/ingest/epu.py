@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from komad.ingest.reading import Reading, Value, content, finite, same_count, times_finer
+from komad.ingest.reading import Reading, Value, content, finite, n_frames_exposed, same_count, times_finer
 from komad.model import MovieHeader
 
 MOST_BYTES = 16 << 20
@@ -121,7 +121,7 @@ def _dose_per_frame(document: _Document, header: MovieHeader) -> tuple[float | N
     n_fractions = finite(document.custom("FractionationSettings")) if header.eer is None else None
     if n_fractions and not same_count(n_fractions, n_frames):
         return None, f"the dose is for {n_fractions:g} fractions, the movie has {n_frames} frames"
-    return total * _PER_SQUARE_METRE_IN_PER_SQUARE_ANGSTROM / (n_fractions or n_frames), ""
+    return total * _PER_SQUARE_METRE_IN_PER_SQUARE_ANGSTROM / (n_fractions or n_frames_exposed(header)), ""
 
 
 def _facts(document: _Document) -> dict[str, float | str]:

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from komad.formats.eer import ANNOUNCED
+from komad.model import MovieHeader
+
 MOST_BYTES = 128 << 20
 """A sidecar is not longer; the longest are those of a whole session, with 1.5 KB for each movie."""
 FINEST = 1024.0
@@ -97,6 +100,11 @@ def times_finer(movie: tuple[float, float], image: tuple[float, float]) -> float
     finer = float(2.0 ** round(math.log2(ratio)))
     same_field = all(abs(m - i * finer) < 0.01 * i * finer for m, i in zip(movie, image, strict=True))
     return finer if same_field else None
+
+
+def n_frames_exposed(header: MovieHeader) -> int:
+    """Frames of the exposure as it was meant, which dose and time are told of: more than there are if it stopped."""
+    return max(header.n_frames, int(header.facts.get(ANNOUNCED, 0)))
 
 
 def same_count(said: float, n_frames: int) -> bool:

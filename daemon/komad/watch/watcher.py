@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from komad.config import WatchFolder, Watching
-from komad.errors import KomadError, MovieError, MovieMissingError
+from komad.errors import KomadError, MovieError, MovieMissingError, MovieShortError
 from komad.formats.frame_files import check_count
 from komad.model import Candidate
 from komad.watch.observer import Observer
@@ -87,11 +87,12 @@ class Watcher:
         The `[[watch]]` and `[watching]` settings.
     known
         Files taken in earlier runs, as (path, size, mtime in ns).
-    check_complete
-        Returns when a container is structurally complete, else raises: an error with `retry` (truncated,
-        missing) means wait, any other that the file is no movie.
+    check_finished
+        Returns when a movie is all there, else raises: an error with `retry` (truncated, missing) means wait, any
+        other that the file is no movie. One that is whole but short (MovieShortError) is waited for, too.
     on_candidate
-        Takes a finished movie. When it raises, the file is offered again in the next sweep.
+        Takes a finished movie, or a short one that has not changed for `watching.give_up_s`. When it raises, the file
+        is offered again in the next sweep.
     on_unreadable
         Told once of a file that is no movie, or that stayed incomplete for `watching.give_up_s`; again only
         when the file has changed.
@@ -110,14 +111,14 @@ class Watcher:
         watching: Watching,
         *,
         known: Iterable[tuple[str, int, int]],
-        check_complete: Callable[[Path], None],
+        check_finished: Callable[[Path], None],
         on_candidate: Callable[[Candidate], None],
         on_unreadable: Callable[[Candidate, KomadError], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._watching = watching
         self._known = KnownFiles(known)
-        self._check_complete = check_complete
+        self._check_finished = check_finished
         self._on_candidate = on_candidate
         self._on_unreadable = on_unreadable
         self._clock = clock
@@ -320,13 +321,14 @@ class Watcher:
         problem: KomadError | None = None
         try:
             problem = self._problem(candidate.path, folder.settings.frames_per_movie)
-            if problem is None:
+            given_up = now_s - waiting.since_s >= self._watching.give_up_s
+            if problem is None or (given_up and isinstance(problem, MovieShortError)):
+                if problem is not None:
+                    logger.warning("taken as it is, no more comes", path=path, error=str(problem))
                 self._on_candidate(candidate)
                 self._known.add(path, seen.size_bytes, seen.mtime_ns)
                 del folder.waiting[path]
-            elif not problem.retry or (
-                now_s - waiting.since_s >= self._watching.give_up_s and _is_there(path)
-            ):
+            elif not problem.retry or (given_up and _is_there(path)):
                 self._on_unreadable(candidate, problem)
                 folder.waiting[path] = replace(waiting, reported=True)
         except Exception as error:  # noqa: BLE001 - whatever went wrong, the file stays and is offered again
@@ -348,7 +350,7 @@ class Watcher:
         """Say what is wrong with a settled file; an error that a retry can help is one that may pass."""
         try:
             check_count(path, frames_per_movie)
-            self._check_complete(path)
+            self._check_finished(path)
         except KomadError as error:
             return error
         except Exception as error:  # noqa: BLE001 - a file that no reader foresaw must not end the session
