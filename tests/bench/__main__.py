@@ -8,10 +8,35 @@ import tempfile
 from pathlib import Path
 
 from komad.simulate import MovieSpec
-from tests.bench import accuracy, archive, eer, folder, gpu, koma, queue, scaling, session, single, status
+from tests.bench import (
+    accuracy,
+    archive,
+    eer,
+    folder,
+    formats,
+    gpu,
+    koma,
+    queue,
+    scaling,
+    session,
+    single,
+    status,
+)
 from tests.bench.suite import CASES
 
-PARTS = ("archive", "eer", "queue", "session", "status", "single", "folder", "scaling", "koma", "accuracy")
+PARTS = (
+    "archive",
+    "eer",
+    "queue",
+    "session",
+    "status",
+    "single",
+    "formats",
+    "folder",
+    "scaling",
+    "koma",
+    "accuracy",
+)
 ON_A_GPU = "gpu"
 """Only where it is asked for: it fails where there is none."""
 
@@ -32,6 +57,8 @@ def main() -> None:
             eer.main(arguments.eer_frames)
         if "single" in arguments.parts:
             single.main(one_movie, spec, arguments.repeats)
+        if "formats" in arguments.parts:
+            formats.main(one_movie, spec, arguments.repeats)
         if "folder" in arguments.parts:
             folder.main(one_movie, spec)
         if ON_A_GPU in arguments.parts:
@@ -56,7 +83,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", default=PARTS, help=", ".join((*PARTS, ON_A_GPU)))
     parser.add_argument("--keep", type=Path, help="folder for simulated movies, used again by the next run")
-    one = parser.add_argument_group("single, folder")
+    one = parser.add_argument_group("single, formats, folder")
     one.add_argument("--size", type=_size, default=(4096, 4096), help="4096, or 5760x4092 (x, y)")
     one.add_argument("--frames", type=int, default=40)
     one.add_argument("--repeats", type=int, default=3)
