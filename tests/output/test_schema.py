@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pydantic
 import pytest
 from pydantic import BaseModel
 
@@ -22,6 +23,8 @@ from tests.output.test_detector import REPORT
 __all__ = ["komad"]
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schema"
+MADE_WITH = "2.14."
+"""The pydantic that docs/schema was made with."""
 
 
 def hold(name: str, values: dict[str, Any]) -> None:
@@ -41,11 +44,28 @@ def unknown(model: BaseModel, place: str = "") -> Iterator[str]:
             yield from unknown(value, f"{place}{key}.")
 
 
+def accepted(schema: Any) -> Any:
+    """What a schema lets through: without its words, and what holds anyway, in which versions of pydantic differ."""
+    if isinstance(schema, list):
+        return [accepted(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: accepted(value)
+        for key, value in schema.items()
+        if not (key in {"title", "description"} and isinstance(value, str))
+        and (key, value) != ("additionalProperties", True)
+    }
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_published_schemas_are_up_to_date(name: str) -> None:
-    """`komad schema NAME` prints what lies in docs/schema; it is a schema."""
+    """docs/schema has schemas that accept what those of `komad schema` do; the same to the letter with its pydantic."""
     published = json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
-    assert published == json_schema(name), f"komad schema {name} > docs/schema/{name}.json"
+    advice = f"komad schema {name} > docs/schema/{name}.json"
+    assert accepted(published) == accepted(json_schema(name)), advice
+    if pydantic.VERSION.startswith(MADE_WITH):
+        assert published == json_schema(name), advice
     jsonschema.Draft202012Validator.check_schema(published)
     assert published["properties"]["schema_version"]["const"] == 1
 
