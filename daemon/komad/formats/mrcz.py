@@ -129,13 +129,14 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def is_foreign_mrcz(path: Path) -> bool:
-    """Whether a file has this name that does not say that komad wrote it."""
+    """Whether there is a movie of this name that does not say that komad wrote it."""
     try:
         with SourceFile(path) as source:
             header = source.read(0, HEADER_BYTES)
+        parse_header(header, path)
     except MovieError:
-        return False  # nothing there, or nothing that can be read: writing will tell
-    return bool(header) and b"komad " not in header[LABELS_AT:]
+        return False  # nothing there, nothing that can be read, or what is left of something
+    return b"komad " not in header[LABELS_AT:]
 
 
 def checksum_mrcz(path: Path) -> FileChecksum:
