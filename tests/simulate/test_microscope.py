@@ -15,10 +15,11 @@ from komad.errors import ParameterError
 from komad.formats.movies import read_frames, read_header
 from komad.ingest.optics_groups import GroupsInMemory
 from komad.ingest.sidecars import find
-from komad.model import Acquisition, EerRendering
+from komad.model import Acquisition, EerRendering, MovieFormat, MovieHeader
 from komad.simulate import MovieSpec, microscope, read_truth, simulate_movie
 from komad.simulate.beam_shifts import simulate_shifts
 from komad.simulate.microscope import HOLES, run_session
+from komad.simulate.sidecars import movie_stem, write_sidecar
 
 TINY = MovieSpec(n_frames=4, ny=48, nx=64, max_count=255, seed=11)
 FULL_BYTES = 1024 + 4 * 48 * 64
@@ -122,6 +123,20 @@ def test_stop_ends_the_session(tmp_path):
     movies = run_session(tmp_path, TINY, 5, 60.0, on_movie=lambda *_: stop.set(), stop=stop)
     assert time.monotonic() - started < 20
     assert [path.stat().st_size for path in movies] == [FULL_BYTES]
+
+
+def test_epu_xml_is_read_as_a_microscopes(tmp_path):
+    """The sidecar of an EER movie, whose name ends in _EER, tells pixel size and dose without a note."""
+    spec = replace(TINY, max_count=25, ny=4096, nx=4096, n_frames=2)
+    path = tmp_path / f"{movie_stem(1, 'epu', eer=True)}.eer"
+    write_sidecar(path, spec, "epu", gain_name="gain.mrc")
+    rendering = EerRendering(ends=(1, 2))
+    header = MovieHeader(format=MovieFormat.EER, n_frames=2, ny=4096, nx=4096, dtype="uint8", eer=rendering)
+    reading = find(path, header)
+    assert reading.name == path.name.replace("_EER.eer", ".xml")
+    assert reading.values["pixel_size_angstrom"] == pytest.approx(0.83)
+    assert reading.values["dose_per_frame"] == pytest.approx(1.2)
+    assert not reading.doubts
 
 
 def test_mdoc_says_what_the_movie_is(tmp_path):

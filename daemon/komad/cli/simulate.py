@@ -64,7 +64,8 @@ def simulate(
     frames: Annotated[int, typer.Option("--frames", min=2, help="Frames per movie.")] = 40,
     file_format: Annotated[Format, typer.Option("--format", help="File format.")] = Format.MRC,
     sidecars: Annotated[
-        Sidecars, typer.Option("--sidecars", help="Metadata files beside each movie.")
+        Sidecars,
+        typer.Option("--sidecars", help="Metadata files beside each movie, with the beam shift of its hole."),
     ] = Sidecars.NONE,
     specimen: Annotated[
         Specimen, typer.Option("--specimen", help="What lies in the ice.")
@@ -89,6 +90,7 @@ def simulate(
 
     Example: komad simulate -o camera --session --mode grow --movies 20 --interval 10
     """
+    from komad.errors import ParameterError
     from komad.simulate.microscope import raw_frames, run_session
     from komad.simulate.spec import MovieSpec
 
@@ -107,6 +109,12 @@ def simulate(
         max_count=LARGEST_COUNT.get(file_format, 255),
         seed=seed,
     )
+    counts = spec.dose_e_per_px_frame
+    if counts + 4 * counts**0.5 > spec.max_count:
+        raise ParameterError(
+            f"{counts:.3g} electrons per pixel and frame are too many for {file_format.value}, which holds "
+            f"{spec.max_count}: a smaller --dose-per-frame, or another --format"
+        )
     written = run_session(
         output,
         spec,

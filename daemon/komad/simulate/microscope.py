@@ -11,6 +11,7 @@ from threading import Event
 from typing import Literal, get_args
 
 from komad.errors import ParameterError
+from komad.formats.atomic import make_directory
 from komad.formats.images import write_mrc
 from komad.simulate.beam_shifts import ShiftPattern, simulate_shifts
 from komad.simulate.detector import aged, build_detector
@@ -76,7 +77,7 @@ def run_session(
     if mode not in get_args(Mode):
         raise ParameterError(f"unknown mode {mode!r}; there are {', '.join(get_args(Mode))}")
     stop = stop or Event()
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     detector = build_detector(spec)
     write_mrc(directory / GAIN_NAME, detector.gain_reference, pixel_size_angstrom=spec.pixel_size_angstrom)
     holes = HOLES["mdoc" if sidecars == "mdoc" else "epu"]
@@ -89,7 +90,7 @@ def run_session(
         first_of_burst = number - number % BURST_MOVIES if mode == "burst" else number
         if stop.wait(max(0.0, started + first_of_burst * interval_s - time.monotonic())):
             break
-        path = directory / (movie_stem(number + 1, sidecars) + SUFFIX[file_format])
+        path = directory / (movie_stem(number + 1, sidecars, eer=file_format == "eer") + SUFFIX[file_format])
         write_truth(truth_path(path), movie.truth, movie_spec)
         if file_format == "eer":  # whose programs speak of raw frames
             raw = raw_frames(movie_spec)

@@ -17,20 +17,22 @@ EPU_ARRAYS = 'xmlns:a="http://schemas.microsoft.com/2003/10/Serialization/Arrays
 EPU_OMP = 'xmlns:b="http://schemas.datacontract.org/2004/07/Fei.Applications.Common.Omp.Interface"'
 EPU_TYPES = 'xmlns:a="http://schemas.datacontract.org/2004/07/Fei.Types"'
 EPU_DRAWING = 'xmlns:a="http://schemas.datacontract.org/2004/07/System.Drawing"'
+EPU_UNITS = 'xmlns:a="http://schemas.datacontract.org/2004/07/Fei.Common.Types"'
 
 
-def movie_stem(number: int, sidecars: Sidecars) -> str:
+def movie_stem(number: int, sidecars: Sidecars, *, eer: bool = False) -> str:
     """Name of a session's movie without suffix, as the program that writes such sidecars names it."""
     if sidecars == "epu":
-        return f"FoilHole_{7000 + number}_Data_5798426_{number}_20240611_{number:06d}_fractions"
+        kind = "EER" if eer else "fractions"
+        return f"FoilHole_{7000 + number}_Data_5798426_{number}_20240611_{number:06d}_{kind}"
     return f"movie_{number:04d}"
 
 
 def sidecar_path(movie_path: Path, sidecars: Sidecars) -> Path:
-    """`name.mrc.mdoc` for SerialEM; for EPU the name without `_fractions`, with `.xml`."""
+    """`name.mrc.mdoc` for SerialEM; for EPU the name without `_fractions` or `_EER`, with `.xml`."""
     if sidecars == "mdoc":
         return movie_path.with_name(f"{movie_path.name}.mdoc")
-    return movie_path.with_name(f"{movie_path.stem.removesuffix('_fractions')}.xml")
+    return movie_path.with_name(f"{movie_path.stem.removesuffix('_fractions').removesuffix('_EER')}.xml")
 
 
 def write_sidecar(
@@ -88,7 +90,9 @@ def _mdoc(
 def _epu(spec: MovieSpec, frame_time_s: float, shift: tuple[float, float]) -> str:
     """Make an acquisition's XML, SI units: dose of the whole exposure in e/m², pixel size in m, voltage in V."""
     dose = spec.dose_per_frame * spec.n_frames * 1e20
-    pixel = f"<numericValue>{spec.pixel_size_angstrom * 1e-10!r}</numericValue>"
+    metres = f"<numericValue>{spec.pixel_size_angstrom * 1e-10!r}</numericValue>"
+    symbol = "a:_x003C_Symbol_x003E_k__BackingField"
+    pixel = f"{metres}<unit {EPU_UNITS}><{symbol}>m</{symbol}></unit>"
     return f"""<?xml version="1.0" encoding="utf-8"?>
 <MicroscopeImage {EPU_NAMESPACES}>
  <name>Empty</name>
