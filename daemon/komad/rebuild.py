@@ -22,7 +22,7 @@ from komad.errors import KomadError, MovieError, OutputError
 from komad.formats.copies import ARCHIVE_SUFFIXES, COPY_SUFFIX
 from komad.formats.mrcz import read_metadata
 from komad.ingest import missing_parameters
-from komad.ingest.optics_groups import beam_shift, number_of
+from komad.ingest.optics_groups import beam_shift, number_of, tolerance_of
 from komad.model import (
     REACH,
     KomaWindow,
@@ -327,9 +327,9 @@ def _optics(settings: Settings, movie: Movie) -> tuple[int, Taken] | None:
     folder = _watched(settings, movie.path)
     if number is None or shift is None or folder is None:
         return None
-    tolerance = None if folder.beam_shift_tolerance == "auto" else folder.beam_shift_tolerance
     name = acquisition.optics_group.rpartition("-")[0]
-    return number, Taken(folder=str(folder.directory), name=name, tolerance=tolerance, shift=shift)
+    place = str(folder.directory)
+    return number, Taken(folder=place, name=name, tolerance=tolerance_of(folder), shift=shift)
 
 
 def _watched(settings: Settings, path: Path) -> WatchFolder | None:

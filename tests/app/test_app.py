@@ -229,7 +229,9 @@ def test_missing_parameter_holds_and_supplied_ones_are_for_all(settings: Setting
     with capture_logs():
         intake.take(candidate(write_movie(camera / "a.mrc")))
         assert "voltage unknown" in store.jobs_of(1)[JobKind.CORRECT].reason
-        store.supply({"voltage_kv": 200}, movie_id=None, taken_in=with_supplied, missing=missing_parameters)
+        store.supply(
+            {"voltage_kv": 200}, movie_id=None, with_supplied=with_supplied, missing=missing_parameters
+        )
         intake.take(candidate(write_movie(camera / "b.mrc")))
     for movie_id in (1, 2):
         assert store.movie(movie_id).acquisition.voltage_kv == 200

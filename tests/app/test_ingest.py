@@ -206,7 +206,9 @@ def test_rewritten_between_archive_and_correction(run_daemon: Run, config: Path)
         wait_until(lambda: store.jobs_of(1)[JobKind.ARCHIVE].state is JobState.DONE, limit_s=LIMIT_S)
         write_movie(path, seed=2)
         wait_until(lambda: len(store.known_files()) == 2)
-        store.supply({"voltage_kv": 300}, movie_id=None, taken_in=with_supplied, missing=missing_parameters)
+        store.supply(
+            {"voltage_kv": 300}, movie_id=None, with_supplied=with_supplied, missing=missing_parameters
+        )
         wait_until(lambda: sorted(published(config)) == ["a", "a-2"], limit_s=LIMIT_S)
     assert daemon.stop() == 0
     for stem, seed in (("a", 1), ("a-2", 2)):
@@ -426,6 +428,6 @@ def test_an_eer_movie_without_a_dose_is_held_until_it_is_supplied(settings: Sett
     reason = store.jobs_of(1)[JobKind.CORRECT].reason
     assert "dose per frame unknown" in reason
     assert "--total-dose" in reason
-    store.supply({"total_dose": 20}, movie_id=None, taken_in=with_supplied, missing=missing_parameters)
+    store.supply({"total_dose": 20}, movie_id=None, with_supplied=with_supplied, missing=missing_parameters)
     assert store.jobs_of(1)[JobKind.CORRECT].state is JobState.QUEUED
     assert store.movie(1).acquisition.dose_per_frame == 0.5

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from komad.model import JobKind, JobState
+from komad.cli.jobs import _facts
+from komad.model import EerRendering, JobKind, JobState, MovieFormat, MovieHeader
 from komad.store import PausedBy, Store
+from komad.store.listing import find_movie
 from tests.cli.conftest import Komad
 
 
@@ -65,6 +68,15 @@ def test_show_tells_everything(komad: Komad, config: Path, store: Store) -> None
     assert document["stem"] == "b"
     assert [job["kind"] for job in document["jobs"]] == ["archive", "correct"]
     assert komad("show", "nothing", "-c", config).code == 2
+
+
+def test_frames_of_an_eer_movie(config: Path, store: Store) -> None:
+    """Raw frames of a usual frame are told: the first ones are finer, the last one has what was left."""
+    record = find_movie(config.parent / "komad-state", "b")
+    header = MovieHeader.of(record.header or {})
+    eer = replace(header, format=MovieFormat.EER, eer=EerRendering(ends=(13, 25, 50, 79)))
+    told = dict(_facts(replace(record, header=json.loads(json.dumps(asdict(eer))))))
+    assert told["frames"] == "4 of 8 x 8 uint8, eer: 79 raw frames, 25 to a usual frame"
 
 
 @pytest.mark.made_up_database

@@ -425,7 +425,7 @@ class JobMachine(RuleBasedStateMachine):
         self.store.supply(
             {"pixel_size_angstrom": 1.0},
             movie_id=movie_id,
-            taken_in=with_supplied,
+            with_supplied=with_supplied,
             missing=lambda acquisition, _: "" if acquisition.pixel_size_angstrom else "pixel size unknown",
         )
         for known in self.known.values() if movie_id is None else [self.known[movie_id]]:

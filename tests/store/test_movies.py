@@ -135,7 +135,7 @@ def test_supply_for_all(store: Store, make_movie: MakeMovie) -> None:
         store.supply(
             {"pixel_size_angstrom": 0.83, "voltage_kv": 200},
             movie_id=None,
-            taken_in=with_supplied,
+            with_supplied=with_supplied,
             missing=missing,
         )
         == 2
@@ -152,7 +152,9 @@ def test_supply_for_one(store: Store, make_movie: MakeMovie) -> None:
     """For one movie a supplied value replaces what was there, and no other movie changes."""
     for path in ("/data/a.mrc", "/data/b.mrc"):
         store.add_movie(make_movie(path))
-    assert store.supply({"dose_per_frame": 2.0}, movie_id=1, taken_in=with_supplied, missing=missing) == 1
+    assert (
+        store.supply({"dose_per_frame": 2.0}, movie_id=1, with_supplied=with_supplied, missing=missing) == 1
+    )
     assert [store.movie(movie_id).acquisition.dose_per_frame for movie_id in (1, 2)] == [2.0, 1.2]
     assert store.supplied_values() == {}
 
@@ -167,7 +169,9 @@ def test_a_list_of_doses_comes_back_and_gives_way(store: Store, make_movie: Make
     added = store.add_movie(make_movie("a", acquisition=acquisition))
     assert added is not None
     assert store.movie(added.movie_id).acquisition == acquisition
-    store.supply({"dose_per_frame": 2.0}, movie_id=added.movie_id, taken_in=with_supplied, missing=missing)
+    store.supply(
+        {"dose_per_frame": 2.0}, movie_id=added.movie_id, with_supplied=with_supplied, missing=missing
+    )
     supplied = store.movie(added.movie_id).acquisition
     assert (supplied.dose_per_frame, supplied.frame_doses) == (2.0, None)
     assert supplied.sources == {"dose_per_frame": "supplied"}
@@ -177,7 +181,7 @@ def test_a_list_of_doses_comes_back_and_gives_way(store: Store, make_movie: Make
 def test_supply_of_nonsense(store: Store, values: dict[str, Any]) -> None:
     """Unknown names and values out of range are refused, and the names are listed."""
     with pytest.raises(ParameterError, match="pixel_size_angstrom"):
-        store.supply(values, movie_id=None, taken_in=with_supplied, missing=missing)
+        store.supply(values, movie_id=None, with_supplied=with_supplied, missing=missing)
     assert store.supplied_values() == {}
 
 

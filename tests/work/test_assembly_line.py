@@ -26,7 +26,9 @@ def test_values_supplied_while_the_archive_is_written(
     make_micrographs = assembly_line.make_micrographs
 
     def slow_archive(*args: Any, **options: Any) -> Any:
-        store.supply({"voltage_kv": 200}, movie_id=None, taken_in=with_supplied, missing=missing_parameters)
+        store.supply(
+            {"voltage_kv": 200}, movie_id=None, with_supplied=with_supplied, missing=missing_parameters
+        )
         return archive_movie(*args, **options)
 
     def noted(movie: Movie, *args: Any, **options: Any) -> Any:

@@ -20,7 +20,7 @@ from komad.formats.references import check as check_fit
 from komad.ingest import describe, missing_parameters, optics_groups, reconsider, references
 from komad.ingest.describe import stem_of
 from komad.model import Acquisition, Candidate, JobKind, Movie, series_of
-from komad.optics.groups import BEAM_SHIFT, MANY_GROUPS
+from komad.optics.groups import MANY_GROUPS
 from komad.store import Store, Taken
 from komad.work.disk import absence
 
@@ -143,10 +143,13 @@ class Intake:
             return acquisition, None, ""
         shift = optics_groups.beam_shift(acquisition, movie.found_at)
         if shift is not None:
-            tolerance = None if folder.beam_shift_tolerance == "auto" else folder.beam_shift_tolerance
-            name = acquisition.optics_group
-            place = str(folder.directory)
-            return acquisition, Taken(folder=place, name=name, tolerance=tolerance, shift=shift), ""
+            taken = Taken(
+                folder=str(folder.directory),
+                name=acquisition.optics_group,
+                tolerance=optics_groups.tolerance_of(folder),
+                shift=shift,
+            )
+            return acquisition, taken, ""
         age = datetime.now(UTC) - datetime.fromisoformat(movie.found_at)
         if age.total_seconds() < SIDECAR_WAIT_S:
             why = acquisition.notes.get("sidecar")
@@ -160,9 +163,8 @@ class Intake:
 
     def _watch_groups(self, movie: Movie) -> None:
         """Warn once when there are so many groups that the tolerance must be too small."""
-        grouped = movie.acquisition.sources.get("optics_group") == BEAM_SHIFT
-        number = int(movie.acquisition.optics_group.rpartition("-")[2]) if grouped else 0
-        if number > MANY_GROUPS and not self._many_groups:
+        number = optics_groups.number_of(movie.acquisition)
+        if number is not None and number > MANY_GROUPS and not self._many_groups:
             self._many_groups = True
             logger.warning(
                 "so many optics groups that watch.beam_shift_tolerance must be too small; see `komad plot optics`",

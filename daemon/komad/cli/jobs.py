@@ -132,7 +132,7 @@ def supply(
     targets = [record.movie_id for record in records] if movie else [None]
     with Store(directory).open(create=False) as store:
         changed = sum(
-            store.supply(values, movie_id=target, taken_in=with_supplied, missing=missing_parameters)
+            store.supply(values, movie_id=target, with_supplied=with_supplied, missing=missing_parameters)
             for target in targets
         )
     print(f"{changed} movie(s) completed" + ("" if movie else "; movies still to come get these values too"))
@@ -187,6 +187,8 @@ def _show(record: MovieRecord) -> None:
 
 
 def _facts(record: MovieRecord) -> list[tuple[str, str]]:
+    from komad.model import MovieHeader
+
     facts = [
         ("movie", f"{record.stem} (number {record.movie_id})"),
         ("file", record.path),
@@ -197,8 +199,8 @@ def _facts(record: MovieRecord) -> list[tuple[str, str]]:
         frames = (
             f"{header['n_frames']} of {header['nx']} x {header['ny']} {header['dtype']}, {header['format']}"
         )
-        if eer := header.get("eer"):
-            frames += f": {eer['ends'][-1]} raw frames, {eer['ends'][0]} to a frame"
+        if (eer := MovieHeader.of(header).eer) is not None:
+            frames += f": {eer.n_raw_frames} raw frames, {eer.grouping} to a usual frame"
         facts.append(("frames", frames))
     sources = record.acquisition.get("sources", {})
     facts += [

@@ -16,7 +16,7 @@ from komad.errors import MovieMissingError, ParameterError
 from komad.formats.frame_files import check_count, status_of
 from komad.formats.images import is_foreign
 from komad.ingest import describe, missing_parameters
-from komad.ingest.optics_groups import GroupsInMemory
+from komad.ingest.optics_groups import GroupsInMemory, tolerance_of
 from komad.model import Acquisition, Candidate, Movie
 from komad.output.micrograph import SUFFIXES
 from komad.output.session import PROCESSED, SessionIndex
@@ -150,8 +150,7 @@ def groups_before(settings: OneOff) -> GroupsInMemory | None:
     folder, directory = settings.folder, settings.output.directory
     if folder.optics_groups == "one":
         return None
-    tolerance = None if folder.beam_shift_tolerance == "auto" else folder.beam_shift_tolerance
-    groups = GroupsInMemory(tolerance=tolerance)
+    groups = GroupsInMemory(tolerance=tolerance_of(folder))
     try:
         lines = (directory / PROCESSED).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from komad.config import WatchFolder
 from komad.model import Acquisition
 from komad.optics.groups import (
     BEAM_SHIFT,
@@ -53,6 +54,11 @@ def _seconds(acquired_at: str, found_at: str) -> float:
             moment = datetime.fromisoformat(text)
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     return 0.0
+
+
+def tolerance_of(folder: WatchFolder) -> float | None:
+    """How far from its group's centre a movie may be, in the sidecar's unit; None where the shifts tell it."""
+    return None if folder.beam_shift_tolerance == "auto" else folder.beam_shift_tolerance
 
 
 def is_grouped(acquisition: Acquisition) -> bool:

@@ -27,7 +27,7 @@ DOSES = frozenset({"total_dose", "dose_per_frame", "frame_doses"})
 """The forms of one value."""
 
 
-class TakenIn(Protocol):
+class WithSupplied(Protocol):
     """What becomes known of a movie with values that were supplied (`komad.ingest.with_supplied`)."""
 
     def __call__(self, movie: Movie, values: Mapping[str, Any], *, overwrite: bool) -> Acquisition:
@@ -134,7 +134,7 @@ class Movies(Database):
         values: Mapping[str, Any],
         *,
         movie_id: int | None,
-        taken_in: TakenIn,
+        with_supplied: WithSupplied,
         missing: Missing,
     ) -> int:
         """Store values of the acquisition that a person knows, and let movies that waited for them go on.
@@ -157,7 +157,7 @@ class Movies(Database):
             connection.execute(insert(supplied).values(movie_id=movie_id, values=checked, at=now()))
             for row in connection.execute(select(movies).where(which, movies.c.header.is_not(None))).all():
                 movie = movie_from(row)
-                after = taken_in(movie, checked, overwrite=movie_id is not None)
+                after = with_supplied(movie, checked, overwrite=movie_id is not None)
                 if after == movie.acquisition:
                     continue
                 processing = Processing.model_validate(row.processing)
