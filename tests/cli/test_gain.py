@@ -13,8 +13,13 @@ import pytest
 import tifffile
 
 from komad.cli import exits
+from komad.config import ReferenceSettings
+from komad.formats import references
 from komad.formats.images import read_image, write_reference
+from komad.ingest.references import bind
+from komad.model import MovieFormat
 from komad.simulate.detector import Detector, build_detector
+from komad.simulate.eer import write_eer_frames
 from komad.simulate.spec import MovieSpec
 from komad.store import GainCheckRow, Store
 from tests.cli.conftest import Komad
@@ -155,6 +160,35 @@ def test_a_gain_from_the_movies(komad: Komad, camera: Path, tmp_path: Path, dete
     assert "is there already" in again.err
     few = komad("gain", "estimate", camera, "-o", tmp_path / "few.mrc", "-n", "4")
     assert "it adds a pattern of 25% of their noise" in few.out
+
+
+@pytest.mark.parametrize("name", ["gain.mrc", "gain.tif", "a.gain"])
+def test_a_gain_from_eer_movies(komad: Komad, tmp_path: Path, detector: Detector, name: str) -> None:
+    """As such movies take it by itself: a response, or in a `.gain` the factor, in rows that lie right."""
+    for number in range(3):
+        frames = np.random.default_rng(number).poisson(10 * detector.response, (N_FRAMES, SIZE, SIZE))
+        path, counts = tmp_path / f"{number}.eer", frames.clip(0, 25).astype(np.uint8)
+        assert list(write_eer_frames(path, counts, pixel_size_angstrom=1)) == [1, 2, 3, 4]
+    assert komad("gain", "estimate", tmp_path, "-o", tmp_path / name).code == 0
+    settings = ReferenceSettings(gain=tmp_path / name)
+    factor = references.load(bind(settings, None, MovieFormat.EER), (SIZE, SIZE)).gain
+    assert factor is not None
+    good = (factor > 0) & (detector.response > 0)
+    assert factor[good].mean() == pytest.approx(1, abs=0.02)
+    assert (
+        np.std(factor[good] * detector.response[good]) < 0.105
+    )  # 1 / sqrt(120 counts), where 0.04 is the response's
+    checked = komad("gain", "check", tmp_path, "--gain", tmp_path / name, "--no-picture")
+    assert "lies the right way" in checked.out
+    if name == "a.gain":  # for other programs in another format
+        way = ("--reciprocal", "--flip", "1")
+        assert komad("gain", "convert", tmp_path / name, tmp_path / "b.mrc", *way).code == 0
+        assert "--reciprocal" in komad("gain", "convert", tmp_path / name, tmp_path / "c.mrc").out
+        same = references.load(
+            bind(ReferenceSettings(gain=tmp_path / "b.mrc"), None, MovieFormat.EER), (SIZE, SIZE)
+        )
+        assert same.gain is not None
+        np.testing.assert_allclose(same.gain, factor, rtol=0.01)
 
 
 def test_a_dark_is_subtracted(komad: Komad, camera: Path, tmp_path: Path) -> None:

@@ -124,26 +124,33 @@ def estimate(
     """Make a gain reference from movies of different places of the specimen, when none was taken or it was lost.
 
     What differs from movie to movie is left out, and so is what is as smooth as the beam. The more counts, the better:
-    with fewer than ten movies it adds more than a tenth to the noise of each.
+    with fewer than ten movies it adds more than a tenth to the noise of each. It is written as such movies need it: the
+    factor, but of EER movies the response.
 
     Example: komad gain estimate frames/ -o gain.mrc
     """
-    from komad.cli.gain_movies import movie_sums, spread_over
+    from komad.cli.gain_movies import format_of, movie_sums, spread_over
     from komad.cli.gain_words import say
+    from komad.detector.gain import inverted
     from komad.detector.gain_estimate import estimate_gain
     from komad.formats.images import check_new_reference, write_reference
+    from komad.ingest.references import meaning
 
     check_new_reference(output)
     console = _console(json=False)
     chosen, bound = _references(movies, dark=dark)
     sums = movie_sums(spread_over(chosen, at_most), dark=bound.dark, console=console)
     found = estimate_gain(each.total for each in sums)
-    write_reference(output, found.gain)
+    is_response, rows_as_eer = meaning(output, format_of(chosen))
+    image = inverted(found.gain) if is_response else found.gain
+    write_reference(output, image[::-1] if rows_as_eer else image)
     say(
         console,
         f"{output}: from {found.n_movies} movies with {found.counts_per_px:.0f} counts per pixel, so that a pixel is "
         f"known to {found.error:.1%}; {found.n_defects} pixels count as defects (0)",
     )
+    if is_response:
+        say(console, "it is the response, as RELION and komad take gains of EER movies by themselves")
     if not found.is_good:
         say(
             console,
@@ -177,6 +184,7 @@ def convert(
     from komad.detector.gain import inverted, orient
     from komad.formats.images import check_new_reference, write_reference
     from komad.formats.references import read_gain
+    from komad.ingest.references import FALCON_GAIN
 
     check_new_reference(target)
     _, bound = _references(gain=source)
@@ -187,6 +195,11 @@ def convert(
     image = orient(image, gain_rot=rot, gain_flip=flip)
     write_reference(target, image)
     print(f"{target}: {image.shape[1]} x {image.shape[0]} pixels, mean {image.mean():.4g}")
+    if (source.suffix.lower() == FALCON_GAIN) != (target.suffix.lower() == FALCON_GAIN) and not reciprocal:
+        print(
+            "for EER movies a .gain is the factor in the rows of the camera, and others are responses in their own: "
+            "add --reciprocal and another --flip 1"
+        )
 
 
 @app.command(short_help="How the gain depends on the dose rate.")

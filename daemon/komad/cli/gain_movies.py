@@ -20,7 +20,7 @@ from komad.formats import references
 from komad.formats.movies import identify, read_frames, read_header
 from komad.ingest import sidecars
 from komad.ingest.acquisition import resolve
-from komad.model import MovieFormat, ReferenceFile, References
+from komad.model import EerRendering, MovieFormat, ReferenceFile, References
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +78,9 @@ def movie_sums(
     for path in track(movies, "movies", console=console, transient=True):
         try:
             header = read_header(path)
-            frames = read_frames(path)
+            # All raw frames of an EER movie at once: one by one they would take a hundred times the memory.
+            whole = None if header.eer is None else EerRendering(ends=(header.n_frames,))
+            frames = read_frames(path, whole)
         except MovieError as error:
             console.print(f"{path.name} is left out: {error}", style="red", markup=False, soft_wrap=True)
             continue
@@ -93,8 +95,8 @@ def movie_sums(
         known = resolve(header, acquisition or AcquisitionSettings(), sidecars.find(path, header))
         yield MovieSum(
             path=path,
-            total=total if offset is None else total - len(frames) * offset,
-            n_frames=len(frames),
+            total=total if offset is None else total - header.n_frames * offset,
+            n_frames=header.n_frames,
             frame_time_s=known.frame_time_s,
         )
     if shape is None:

@@ -36,20 +36,25 @@ def bind(
     ReferenceFileError
         A file that is named is missing, empty or unreadable. Never a silent run without it.
     """
-    is_eer = movie_format is MovieFormat.EER
-    is_falcon_gain = settings.gain is not None and settings.gain.suffix.lower() == FALCON_GAIN
-    is_response = (
-        is_eer and not is_falcon_gain if settings.gain_kind == "auto" else settings.gain_kind == "response"
-    )
+    is_response, rows_as_eer = meaning(settings.gain, movie_format) if settings.gain else (False, False)
+    if settings.gain_kind != "auto":
+        is_response = settings.gain_kind == "response"
     return References(
         gain=_bind(settings.gain, "gain", directory),
         gain_rot=settings.gain_rot,
         gain_flip=settings.gain_flip,
         gain_is_response=settings.gain is not None and is_response,
-        gain_rows_as_eer=is_eer and is_falcon_gain,
+        gain_rows_as_eer=rows_as_eer,
         dark=_bind(settings.dark, "dark", directory),
         defects=_bind(settings.defects, "defects", directory),
     )
+
+
+def meaning(gain: Path, movie_format: MovieFormat | None) -> tuple[bool, bool]:
+    """Tell by its name what a gain means for movies of a format: as (gain_is_response, gain_rows_as_eer)."""
+    is_eer = movie_format is MovieFormat.EER
+    is_falcon_gain = gain.suffix.lower() == FALCON_GAIN
+    return is_eer and not is_falcon_gain, is_eer and is_falcon_gain
 
 
 def _bind(original: Path | None, kind: str, directory: Path | None) -> ReferenceFile | None:
