@@ -107,7 +107,9 @@ def _acquisition(
     supplied: Mapping[str, object] | None,
     bound: Acquisition | None = None,
 ) -> Acquisition:
-    reading = sidecars.find(as_one_file(path, folder.frame_files), header, folder.tilt_series_mdoc, folder.epu_session)
+    reading = sidecars.find(
+        as_one_file(path, folder.frame_files), header, folder.tilt_series_mdoc, folder.epu_session
+    )
     acquisition = resolve(header, folder.acquisition, reading, supplied=supplied, bound=bound)
     doses = acquisition.frame_doses
     if doses is not None and len(doses) != header.n_frames:

@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from komad.ingest.reading import Reading, Value, content, finite, same_count, times_finer
+from komad.ingest.reading import Reading, Value, content, finite, n_frames_exposed, same_count, times_finer
 from komad.model import MovieHeader
 
 CHIPS = ((5760, 4092), (3838, 3710))
@@ -146,7 +146,11 @@ def read(
         return None
     found: dict[str, tuple[Value | None, str]] = {
         "pixel_size_angstrom": _pixel_size(section, header),
-        **(_doses(section, header.n_frames) if header.eer is None else _whole_dose(section, header.n_frames)),
+        **(
+            _doses(section, header.n_frames)
+            if header.eer is None
+            else _whole_dose(section, n_frames_exposed(header))
+        ),
         "voltage_kv": (section.number("Voltage"), ""),
     }
     earlier = earlier_exposures(section, sections, tilt_series=tilt_series)
