@@ -38,7 +38,7 @@ def test_mrcfile_reads_every_mode(tmp_path: Path, mode: int, dtype: str) -> None
         np.testing.assert_array_equal(mrc.data, frames)
         assert mrc.header.mode == mode
         assert mrc.is_image_stack()
-        assert mrc.voxel_size.x == pytest.approx(0.83)
+        assert mrc.voxel_size.x == mrc.voxel_size.z == pytest.approx(0.83)
         assert (mrc.header.dmin, mrc.header.dmax) == (frames.min(), frames.max())
         assert mrc.header.dmean == pytest.approx(frames.mean(), abs=1e-6)
 

@@ -13,12 +13,11 @@ from komad import __version__
 from komad.errors import MovieError, OutputError, ParameterError, ReferenceFileError
 from komad.formats.atomic import atomic_file
 from komad.formats.movies import open_movie
-from komad.formats.mrc import HEADER_BYTES, MrcReader
+from komad.formats.mrc import HEADER_BYTES, LABELS_AT, MrcReader
 from komad.formats.reader import MovieReader
 
 LABEL = "komad micrograph"
 """In the header of every picture that we write: what has it may be replaced by a later run."""
-LABELS_AT = 224
 REFERENCE_LABEL = "komad gain reference"
 MRC_SUFFIXES = frozenset({".mrc"})
 TIFF_SUFFIXES = frozenset({".tif", ".tiff", ".gain"})

@@ -20,7 +20,7 @@ from komad.formats.reader import MovieReader
 from komad.formats.source import SourceFile
 from komad.model import MovieFormat, MovieHeader
 
-HEADER_BYTES = 1024
+HEADER_BYTES, LABELS_AT = 1024, 224
 IMOD_STAMP = 1146047817
 """At byte 152: the int that follows holds IMOD's flags."""
 IMOD_SIGNED = 1
@@ -300,24 +300,34 @@ def _pixel_size(raw: bytes, byte_order: str, nx: int) -> float | None:
 
 
 def build_header(
-    layout: MrcLayout, *, statistics: tuple[float, float, float], labels: tuple[str, ...]
+    layout: MrcLayout,
+    *,
+    statistics: tuple[float, float, float],
+    labels: tuple[str, ...],
+    spread: float = -1.0,
 ) -> bytearray:
-    """Build the 1024 bytes of a little-endian stack of 2-D frames; `statistics` are minimum, maximum, mean."""
+    """Build the 1024 bytes of a little-endian stack of 2-D frames.
+
+    `statistics` are minimum, maximum, mean; `spread` is the standard deviation, below zero when it is not known.
+    """
     pixel = layout.pixel_size_angstrom or 0.0
     size = (layout.nx, layout.ny, layout.n_frames)
     raw = bytearray(HEADER_BYTES)
     struct.pack_into("<4i", raw, 0, *size, 1000 * layout.codec + layout.mode)
     # MRC2014: one slice per frame. python-mrcz: 0 gives its users an array, 1 would give them a list of frames.
-    struct.pack_into("<3i", raw, 28, layout.nx, layout.ny, 0 if layout.codec else 1)
-    struct.pack_into("<6f", raw, 40, *(pixel * n for n in size), 90.0, 90.0, 90.0)
+    sampled = (layout.nx, layout.ny, 0 if layout.codec else 1)
+    struct.pack_into("<3i", raw, 28, *sampled)
+    # MRC2014: of what is sampled. python-mrcz: of all frames.
+    cell = size if layout.codec else sampled
+    struct.pack_into("<6f", raw, 40, *(pixel * n for n in cell), 90.0, 90.0, 90.0)
     struct.pack_into("<3i3f", raw, 64, 1, 2, 3, *statistics)
     struct.pack_into("<2i", raw, 88, 0, layout.extended_bytes)
     struct.pack_into("<4si", raw, 104, b"json" if layout.has_json else b"", 20140)
     if layout.mode == 0:
         struct.pack_into("<2i", raw, 152, IMOD_STAMP, 0 if layout.is_unsigned else IMOD_SIGNED)
-    struct.pack_into("<4s4B f i", raw, 208, b"MAP ", 0x44, 0x41, 0, 0, -1.0, len(labels))
+    struct.pack_into("<4s4B f i", raw, 208, b"MAP ", 0x44, 0x41, 0, 0, spread, len(labels))
     for place, label in enumerate(labels):
-        struct.pack_into("80s", raw, 224 + 80 * place, label.encode("ascii"))
+        struct.pack_into("80s", raw, LABELS_AT + 80 * place, label.encode("ascii"))
     return raw
 
 

@@ -27,7 +27,7 @@ from komad import __version__
 from komad.errors import ArchiveError, MovieError, MovieTruncatedError
 from komad.formats.atomic import atomic_file
 from komad.formats.limits import refuse_impossible
-from komad.formats.mrc import CODECS, HEADER_BYTES, MrcLayout, build_header, parse_header
+from komad.formats.mrc import CODECS, HEADER_BYTES, LABELS_AT, MrcLayout, build_header, parse_header
 from komad.formats.reader import Frames, MovieReader, map_frames
 from komad.formats.source import SourceFile, map_in_order
 from komad.model import MovieFormat
@@ -40,7 +40,6 @@ BLOSC_1 = 2
 """Chunk version of c-blosc 1."""
 MODES = {"int8": 0, "uint8": 0, "int16": 1, "float32": 2, "uint16": 6, "int32": 7, "uint32": 8}
 """Type -> mode. uint8 is mode 0 with IMOD's mark for unsigned bytes: other readers see the same bits as int8."""
-LABELS_AT = 224
 LABELS = ("MRCZ0.6.0", f"komad {__version__}")
 """The first label is the version of python-mrcz whose layout this is: readers decide by it how to read."""
 MOST_METADATA_BYTES = 64 << 20

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import mrcfile.dtypes
-import mrcfile.utils
 import numpy as np
 import numpy.typing as npt
 
@@ -14,7 +12,10 @@ from komad import __version__
 from komad.errors import OutputError
 from komad.formats.atomic import atomic_file
 from komad.formats.images import LABEL, refuse_foreign
-from komad.formats.mrc import HEADER_BYTES
+from komad.formats.mrc import HEADER_BYTES, build_header, plain_layout
+
+FLOAT = 2
+"""Mode of 32-bit floats."""
 
 
 def write_stack(
@@ -41,8 +42,15 @@ def write_stack(
             statistics.add(picture)
         if not statistics.n_pictures:
             raise OutputError(f"cannot write {path}: there is no picture for it")
+        shape = (statistics.n_pictures, *statistics.shape)
+        header = build_header(
+            plain_layout(shape, FLOAT, pixel_size_angstrom=pixel_size_angstrom),
+            statistics=(statistics.smallest, statistics.largest, statistics.mean),
+            spread=statistics.spread,
+            labels=(f"{LABEL} {__version__}",),
+        )
         file.seek(0)
-        file.write(_header(statistics, pixel_size_angstrom))
+        file.write(header)
     return statistics.n_pictures
 
 
@@ -71,23 +79,3 @@ class _Statistics:
     @property
     def spread(self) -> float:
         return float(np.sqrt(max(0.0, self._squares / self.n_pictures - self.mean**2)))
-
-
-def _header(statistics: _Statistics, pixel_size_angstrom: float) -> bytes:
-    ny, nx = statistics.shape
-    header = np.zeros((), mrcfile.dtypes.HEADER_DTYPE)
-    header["nx"], header["ny"], header["nz"] = nx, ny, statistics.n_pictures
-    header["mode"] = 2
-    # Space group 0 and one section to the cell: pictures, not the sections of a volume.
-    header["mx"], header["my"], header["mz"] = nx, ny, 1
-    header["cella"] = (nx * pixel_size_angstrom, ny * pixel_size_angstrom, pixel_size_angstrom)
-    header["cellb"] = (90.0, 90.0, 90.0)
-    header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
-    header["dmin"], header["dmax"] = statistics.smallest, statistics.largest
-    header["dmean"], header["rms"] = statistics.mean, statistics.spread
-    header["nversion"] = 20141
-    header["map"] = b"MAP "
-    header["machst"] = mrcfile.utils.machine_stamp_from_byte_order("<")
-    header["nlabl"] = 1
-    header["label"][0] = f"{LABEL} {__version__}".encode()
-    return header.tobytes()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from komad.errors import DiskFullError, InterruptedWorkError, KomadError, OutputLostError, ParameterError
+from komad.model.frame_names import as_one_file
 
 Result = TypeVar("Result")
 
@@ -45,7 +46,7 @@ def plan(sources: Sequence[Path], suffix: str, *, output: Path | None, overwrite
     taken: dict[Path, Path] = {}
     tasks = []
     for source in sources:
-        target = (output or source.parent) / f"{_stem(source)}{suffix}"
+        target = (output or source.parent) / f"{as_one_file(source).stem}{suffix}"
         real = Path(os.path.realpath(target))
         if real in given:
             problem = f"{target} is one of the files that you gave: choose another folder with --output"
@@ -62,14 +63,6 @@ def plan(sources: Sequence[Path], suffix: str, *, output: Path | None, overwrite
             taken[real] = source
         tasks.append(Task(source=source, target=target, problem=problem))
     return tasks
-
-
-def _stem(path: Path) -> str:
-    """A file name without what says its format, as `m.mrc.bz2`; other dots belong to it."""
-    name = path
-    while name.suffix.lower() in {".gz", ".bz2", ".xz", ".zst"}:
-        name = name.with_suffix("")
-    return name.stem
 
 
 class Room:
