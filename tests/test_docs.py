@@ -74,8 +74,10 @@ def test_keys_of_the_detector() -> None:
     assert {key for key in named if f"`{key}`" not in section("JSON for scripts")} == set()
 
 
-@pytest.mark.parametrize("room", ["detector", "motion", "kernels/cpu"])
-def test_modules_of_the_science(room: str) -> None:
+@pytest.mark.parametrize(
+    "room", ["detector", "motion", "kernels/cpu", "formats", "ingest", "export", "repack"]
+)
+def test_modules_of_the_rooms(room: str) -> None:
     """Who looks for something there finds it in docs/architecture.md."""
     rows = [line.split("|")[1] for line in ARCHITECTURE.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
