@@ -133,6 +133,19 @@ def test_compressed_mrc_is_packed_in_its_order(komad: Komad, tmp_path: Path) -> 
     np.testing.assert_array_equal(movies.read_frames(tmp_path / "z" / "m.mrcz"), frames)
 
 
+def test_frames_in_files_are_packed_as_a_movie(komad: Komad, tmp_path: Path) -> None:
+    """The path with {frame} in it is the movie; its archive has the frames in the order of their numbers."""
+    frames = counts((3, 20, 30), "uint16")
+    for number in (9, 11, 10):
+        write_mrc_movie(tmp_path / f"a_{number}.mrc", frames[[number - 9]], 6)
+    for number in range(1, 8):
+        shutil.copy(tmp_path / "a_9.mrc", tmp_path / f"a_{number}.mrc")
+    assert "number 8 is missing" in komad("mrcz", "pack", tmp_path / "a_{frame}.mrc").err
+    shutil.copy(tmp_path / "a_9.mrc", tmp_path / "a_8.mrc")
+    assert komad("mrcz", "pack", tmp_path / "a_{frame}.mrc").code == 0
+    assert np.array_equal(movies.read_frames(tmp_path / "a.mrcz")[-3:], frames)
+
+
 def test_a_mode_that_cannot_hold_a_movie(komad: Komad, camera: Path, tmp_path: Path) -> None:
     """It is refused with one that can, the others are done, and the exit code tells."""
     outcome = komad("mrcz", "unpack", camera, "--pattern", "*.mrc", "--mode", "101", "-o", tmp_path / "b")
@@ -142,6 +155,8 @@ def test_a_mode_that_cannot_hold_a_movie(komad: Komad, camera: Path, tmp_path: P
     assert "1 of 7 files" in outcome.err
     assert komad("mrcz", "unpack", camera / "mode1.mrc", "--mode", "101", "--tiff", "lzw").code == 2
     assert komad("mrcz", "unpack", camera / "mode1.mrc", "--mode", "6", "--signed").code == 2
+    unknown = komad("mrcz", "unpack", camera / "mode1.mrc", "--mode", "3", "-o", tmp_path / "c")
+    assert (unknown.code, "MRC mode 3 is not written; possible are 0, 1, 2, 6" in unknown.err) == (2, True)
 
 
 def test_nothing_is_replaced(komad: Komad, camera: Path, tmp_path: Path) -> None:
@@ -284,7 +299,7 @@ def test_verify_names_every_damaged_frame(komad: Komad, tmp_path: Path) -> None:
     archive.write_bytes(raw)
     outcome = komad("mrcz", "verify", archive)
     assert outcome.code == 1
-    assert "damaged: frame 2-3, 5 (counted from 1)" in outcome.err
+    assert "damaged: frames 2-3, 5 (counted from 1)" in outcome.err
     raw[chunks[6][0]] ^= 0xFF
     archive.write_bytes(raw)
     row = json.loads(komad("mrcz", "verify", archive, "--json").out)["files"][0]

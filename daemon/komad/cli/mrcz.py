@@ -296,9 +296,9 @@ def _show(found: Sequence[Info]) -> None:
             "kind": each.format if each.codec is None else f"{each.format}, {each.codec}",
             "size": f"{size(each.file_bytes)} for {size(each.pixel_bytes)} of pixels, ratio "
             f"{each.pixel_bytes / max(1, each.file_bytes):.2f}",
-            "pixel size": f"{_number(each.pixel_size_angstrom) or 'unknown'} Å",
-            "voltage": f"{_number(each.voltage_kv) or 'unknown'} kV",
-            "dose per frame": f"{_number(each.dose_per_frame) or 'unknown'} e/Å²",
+            "pixel size": _with_unit(each.pixel_size_angstrom, "Å"),
+            "voltage": _with_unit(each.voltage_kv, "kV"),
+            "dose per frame": _with_unit(each.dose_per_frame, "e/Å²"),
             "gain reference": "in its header (komad mrcz unpack --save-gain)"
             if each.gain_reference
             else "none in it",
@@ -353,26 +353,25 @@ def verify(files: Files, *, json: Json = False, jobs: Jobs = 0, threads: Threads
 def _damage_words(row: dict[str, Any]) -> str:
     words = []
     if row["frames"]:
-        words.append(f"damaged: frame {_ranges(row['frames'])}")
+        words.append(f"damaged: {_ranges(row['frames'])}")
     if row["unreachable"]:
-        words.append(f"cannot be found any more: frame {_ranges(row['unreachable'])}")
+        words.append(f"cannot be found any more: {_ranges(row['unreachable'])}")
     texts = [row["error"]] if row["error"] else row["texts"][:3]
     if len(row["texts"]) > len(texts):
         texts.append(f"and {len(row['texts']) - len(texts)} more")
-    return "\n".join(
-        [f"{row['file']}: {'; '.join(words) or 'damaged'} (counted from 1)", *(f"  {text}" for text in texts)]
-    )
+    return "\n".join([f"{row['file']}: {'; '.join(words) or 'damaged'}", *(f"  {text}" for text in texts)])
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """1, 2, 3, 7 -> '1-3, 7'."""
+    """[1, 2, 3, 7] -> 'frames 1-3, 7 (counted from 1)'."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1] + 1:
             parts[-1][1] = number
         else:
             parts.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+    listed = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+    return f"frame{'s' if len(numbers) > 1 else ''} {listed} (counted from 1)"
 
 
 @app.command(short_help="One frame, or the sum, as MRC.")
@@ -583,6 +582,10 @@ def _jobs() -> int:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    return "unknown" if value is None else f"{_number(value)} {unit}"
 
 
 def _end(n_failed: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from komad import __version__
 from komad.config import Archive, Processing, WatchFolder
 from komad.errors import MovieChangedError, MovieMissingError
+from komad.formats.frame_files import status_of
 from komad.formats.images import write_reference
 from komad.formats.movies import open_movie
 from komad.formats.mrcz import MrczReader, write_mrcz
@@ -124,10 +125,10 @@ def keep_gain(reader: MovieReader, target: Path, *, wanted: bool) -> tuple[str, 
 
 def _describe(source: Path, folder: WatchFolder, processing: Processing) -> Movie:
     try:
-        status = source.stat()
+        status = status_of(source)
     except OSError as error:
         raise MovieMissingError(f"{source}: cannot be read ({error.strerror})") from error
-    found = Candidate(path=source, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, folder=0)
+    found = Candidate(path=source, size_bytes=status.size_bytes, mtime_ns=status.mtime_ns, folder=0)
     return describe(found, folder, processing, reference_directory=None)
 
 

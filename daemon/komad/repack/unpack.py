@@ -37,6 +37,10 @@ class Form:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense together (ParameterError)."""
+        if self.mode is not None and self.mode not in RANGES:
+            raise ParameterError(
+                f"MRC mode {self.mode} is not written; possible are {', '.join(map(str, sorted(RANGES)))}"
+            )
         if self.tiff is not None and (self.mode is not None or self.signed or self.gain is not None):
             raise ParameterError(
                 "modes, signed bytes and a gain reference in the header are for MRC: leave --tiff out"
