@@ -355,7 +355,7 @@ def _range(used: npt.NDArray[np.bool_]) -> slice:
 
 def _warnings(motion: MotionModel, n_used: int, processing: Processing, range_found: bool) -> Iterator[str]:
     if n_used == 1:
-        yield "only one frame: no motion can be measured"
+        yield "only one frame: no motion can be measured; where each frame is a file, name them with frame_files"
     elif motion.n_iterations == 0:
         yield f"group_frames adds all {n_used} frames into one: no motion can be measured"
     elif not motion.supported:

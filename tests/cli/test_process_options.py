@@ -199,6 +199,21 @@ def test_folders_that_cannot_be_meant(komad: Komad, tmp_path: Path) -> None:
     outcome = komad("process", tmp_path, "-o", tmp_path)
     assert outcome.code == 2
     assert "would be taken for movies the next time; choose another folder" in outcome.err
+    outcome = komad("process", tmp_path, "-o", tmp_path / "out", "--frame-files", "{movie}_f{frame}.tif")
+    assert "holds no file named {movie}_f{frame}.tif; see --frame-files" in outcome.err
+    (tmp_path / "processed.jsonl").touch()
+    outcome = komad("process", tmp_path, "-o", tmp_path / "out")
+    assert outcome.code == 2
+    assert "holds results of komad" in outcome.err
+
+
+def test_frames_in_folders(settled: Settled, tmp_path: Path) -> None:
+    """Sub-folders are looked into as far as the template of frames has folders."""
+    for name in ("a/raw_1.tif", "a/raw_2.tif", "b/raw_1.tif", "b/deep/c/raw_1.tif", "b/other.tif"):
+        (tmp_path / "frames" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "frames" / name).write_text("content")
+    chosen = settled("--frame-files", "{movie}/raw_{frame}.tif", movies=("frames",)).movies
+    assert chosen == (Path("frames/a/raw_{frame}.tif"), Path("frames/b/raw_{frame}.tif"))
 
 
 def test_the_help_says_the_defaults_of_the_configuration() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,12 +83,14 @@ def device_of(devices: Literal["auto"] | Sequence[str]) -> Device:
 
 
 def find_movies(given: Sequence[Path], folder: WatchFolder, output: Path | None = None) -> tuple[Path, ...]:
-    """Replace each folder that is given by its movies, in the order of their names; sub-folders are not looked into.
+    """Replace each folder that is given by its movies, in the order of their names.
+
+    Sub-folders are looked into only as far as `frame_files` has folders.
 
     Raises
     ------
     ParameterError
-        A folder cannot be read, holds no movie, or is where the results go.
+        A folder cannot be read, holds no movie, is where the results go (`output`), or where such results lie.
     """
     references = folder.references
     given_files = [
@@ -104,17 +106,37 @@ def find_movies(given: Sequence[Path], folder: WatchFolder, output: Path | None 
             raise ParameterError(
                 f"results in {path} would be taken for movies the next time; choose another folder with --output"
             )
+        if output is not None and (path / PROCESSED).exists() and "*.mrc" in folder.patterns:
+            raise ParameterError(
+                f"{path} holds results of komad, which would be taken for movies; its archives: --pattern '*.mrcz'"
+            )
         selection = Selection(folder.model_copy(update={"directory": path.resolve()}), given_files)
         try:
-            names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+            inside = list(_files(path, (folder.frame_files or "").strip("/").count("/")))
         except OSError as error:
-            raise ParameterError(f"{path} cannot be read: {error.strerror}") from error
-        files = [path / name for name in names if selection.is_movie(name, str(path.resolve() / name))]
+            raise ParameterError(f"{error.filename} cannot be read: {error.strerror}") from error
+        real = path.resolve()
+        files = [file for file in inside if selection.is_movie(file.name, str(real / file.relative_to(path)))]
         movies = _grouped(files, selection)
         if not movies:
-            raise ParameterError(f"{path} holds no file named {' or '.join(folder.patterns)}; see --pattern")
+            named, how = (
+                (folder.frame_files, "--frame-files")
+                if folder.frame_files
+                else (" or ".join(folder.patterns), "--pattern")
+            )
+            raise ParameterError(f"{path} holds no file named {named}; see {how}")
         found += movies
     return tuple(dict.fromkeys(found))
+
+
+def _files(folder: Path, depth: int) -> Iterator[Path]:
+    """Files of a folder in the order of their names, then those of its sub-folders, `depth` levels down."""
+    entries = sorted(folder.iterdir())
+    yield from (entry for entry in entries if entry.is_file())
+    if depth:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files(entry, depth - 1)
 
 
 def _grouped(files: Sequence[Path], selection: Selection) -> list[Path]:
