@@ -120,6 +120,18 @@ def test_single_frames(packed: Path) -> None:
         assert movie.bytes_behind == 0
 
 
+def test_threads_of_the_pool_go_on_with_a_stream(tmp_path: Path) -> None:
+    """A stream whose blocks the pool unpacks, begun by one thread, does not wait for itself in those of the pool."""
+    frames = np.random.default_rng(1).integers(0, 255, (10, 300, 512)).astype(np.uint8)
+    path = tmp_path / "a.mrc"
+    raw = mrc_bytes(frames.shape, 0, frames.tobytes(), imod_flags=0)
+    path.write_bytes(bz2.compress(raw, 1))  # blocks of 100 kB
+    with movies.open_movie(path) as movie:
+        assert np.array_equal(movie.read_frame(0), frames[0])
+        rest = [thread_pool().submit(movie.read_frame, index) for index in range(1, 10)]
+        assert np.array_equal([each.result(timeout=20) for each in rest], frames[1:])
+
+
 def test_every_cut_is_found(packed: Path) -> None:
     """Cut anywhere, the movie is truncated and never damaged or whole; mostly that is seen without reading it."""
     whole, missed = packed.read_bytes(), 0

@@ -173,19 +173,22 @@ def each_in_order(
 
     Only `ahead` tasks run ahead of the consumer, so memory stays bounded; items are taken by the consumer's thread.
     Wrap it in `contextlib.closing`: when the consumer stops early or a task fails, no task is running any more after
-    the generator is closed. In a thread of that pool, which would wait for itself, they are computed one after the
-    other.
+    the generator is closed. Any thread may take the next result, also one of that pool.
     """
-    if threading.current_thread().name.startswith(POOL_NAME):
-        yield from map(task, items)
-        return
-    pending: deque[Future[T]] = deque()
+    pending: deque[tuple[Item, Future[T]]] = deque()
+
+    def result() -> T:
+        item, future = pending.popleft()
+        # A thread of the pool would wait for itself: what no other has begun it computes.
+        is_of_pool = threading.current_thread().name.startswith(POOL_NAME)
+        return task(item) if is_of_pool and future.cancel() else future.result()
+
     try:
         for item in items:
-            pending.append(thread_pool().submit(task, item))
+            pending.append((item, thread_pool().submit(task, item)))
             if len(pending) >= ahead:
-                yield pending.popleft().result()
+                yield result()
         while pending:
-            yield pending.popleft().result()
+            yield result()
     finally:
-        wait([future for future in pending if not future.cancel()])
+        wait([future for _, future in pending if not future.cancel()])
