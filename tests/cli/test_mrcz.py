@@ -19,6 +19,7 @@ import pytest
 import tifffile
 
 from komad.arrays import thread_count
+from komad.cli import exits
 from komad.config import Archive, Processing, WatchFolder
 from komad.errors import DiskFullError, KomadError, MovieError
 from komad.formats import movies
@@ -27,6 +28,7 @@ from komad.formats.mrcz import read_metadata
 from komad.repack.many import run
 from komad.repack.pack import pack
 from komad.repack.unpack import Form, unpack
+from komad.simulate.eer import write_eer_frames
 from tests.cli.conftest import Komad
 from tests.formats.files import counts, mrc_bytes, packed_4_bit, write_mrc_movie, write_tiff_movie
 from tests.formats.test_mrc_writer import motioncor2_archive
@@ -103,6 +105,21 @@ def test_archives_of_python_mrcz(komad: Komad, tmp_path: Path) -> None:
     info = json.loads(komad("mrcz", "info", tmp_path / "z" / "p.mrcz", "--json").out)["files"][0]
     assert (info["codec"], info["voltage_kv"], info["pixel_size_angstrom"]) == ("zstd", 200.0, 1.06)
     assert (info["metadata"]["note"], info["checksums"]) == ("x", True)
+
+
+def test_eer_movies_are_packed_before_they_are_unpacked(komad: Komad, tmp_path: Path) -> None:
+    """Raw frames one by one would fill the disk; frames that were made of them come out as they are."""
+    frames = counts((2, 20, 31), "uint8", mean=3).clip(0, 20)
+    assert list(write_eer_frames(tmp_path / "m.eer", frames, pixel_size_angstrom=1.5)) == [1, 2]
+    for option in ("--mode=6", "--dry-run"):
+        outcome = komad("mrcz", "unpack", tmp_path / "m.eer", option)
+        assert outcome.code == exits.MOVIES_FAILED
+        assert "an EER movie of 50 raw frames" in outcome.err
+        assert "komad mrcz pack" in outcome.err
+    assert not (tmp_path / "m.mrc").exists()
+    assert komad("mrcz", "pack", tmp_path / "m.eer", "--eer-grouping", "25").code == 0
+    assert komad("mrcz", "unpack", tmp_path / "m.mrcz").code == 0
+    np.testing.assert_array_equal(mrcfile.read(tmp_path / "m.mrc").view(np.uint8), frames)
 
 
 @pytest.mark.parametrize("compression", ["lzw", "deflate", "zstd", "none"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from komad.formats.mrc_writer import RANGES, SIGNED_BYTE, mode_of, mrc_bytes, wr
 from komad.formats.mrcz import MrczReader
 from komad.formats.reader import LazyFrames, MovieReader
 from komad.formats.tiff_writer import TiffCompression, write_tiff_movie
+from komad.model import MovieFormat
 from komad.repack.pack import Written, keep_gain
 
 RELION_MOST = 32767
@@ -78,13 +80,13 @@ def unpack(
     MovieError
         It cannot be read.
     ParameterError
-        The form cannot hold it as it is.
+        The form cannot hold it as it is; it is EER, and no frames were made of it.
     ReferenceFileError
         The gain cannot be read.
     DiskFullError, OutputError
         The file cannot be written.
     """
-    with open_movie(source) as reader:
+    with _opened(source) as reader:
         reader.check_complete()
         frames = LazyFrames(reader)
         pixel_size = reader.header.pixel_size_angstrom
@@ -113,9 +115,22 @@ def unpack(
         )
 
 
+@contextmanager
+def _opened(source: Path) -> Iterator[MovieReader]:
+    with open_movie(source) as reader:
+        if reader.header.format is MovieFormat.EER:
+            n_frames = reader.header.n_frames
+            raise ParameterError(
+                f"{source} is an EER movie of {n_frames} raw frames, which would take "
+                f"{reader.frame_bytes * n_frames / 1e9:.1f} GB one by one: make frames of it with `komad mrcz pack` and "
+                "unpack that"
+            )
+        yield reader
+
+
 def most_bytes(source: Path, form: Form) -> int:
     """Bytes that a movie takes at most when it is unpacked. Errors as `unpack`."""
-    with open_movie(source) as reader:
+    with _opened(source) as reader:
         if form.tiff is not None:
             return reader.frame_bytes * reader.header.n_frames
         gain_bytes = 0 if form.gain is None else 4 * reader.header.ny * reader.header.nx
