@@ -154,6 +154,16 @@ class WatchFolder(Section):
             raise ValueError(
                 "frames_per_movie is for movies of one file for each frame: name them with frame_files"
             )
+        if self.frame_files is not None and "/" in self.frame_files.strip("/") and not self.recursive:
+            raise ValueError(
+                "frame_files has a folder in it, which is a sub-folder: leave out recursive = false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_have_a_tolerance(self) -> Self:
+        if self.beam_shift_tolerance != "auto" and self.optics_groups == "one":
+            raise ValueError('beam_shift_tolerance is for optics groups: set optics_groups = "beam_shift"')
         return self
 
 
@@ -574,7 +584,7 @@ def _explain(error: ValidationError) -> str:
         what = (
             "unknown key (misspelt, or in the wrong table?)"
             if problem["type"] == "extra_forbidden"
-            else problem["msg"]
+            else problem["msg"].removeprefix("Value error, ")
         )
         lines.append(f"  {place}: {what}" if place else f"  {what}")
     return "\n".join(lines) + "\n`komad config example` prints every key with its meaning."

@@ -100,6 +100,31 @@ def test_check_misses_a_gain(komad: Komad, config: Path) -> None:
     assert "gone.mrc" in outcome.err
 
 
+def test_check_looks_at_the_session_of_epu(komad: Komad, config: Path) -> None:
+    """A folder that is missing, one without Images-Disc1, and the right one."""
+    session = config.parent / "supervisor"
+    config.write_text('[[watch]]\ndirectory = "camera"\nepu_session = "supervisor"\n')
+
+    def said() -> str:
+        return komad("config", "check", config).out.partition(f"EPU      {session}: ")[2].strip()
+
+    assert said() == "not there (yet)"
+    session.mkdir()
+    assert said().startswith("has no Images-Disc1 (yet)")
+    (session / "Images-Disc1").mkdir()
+    assert said() == "is there"
+
+
+def test_check_refuses_a_tolerance_without_groups(komad: Komad, config: Path) -> None:
+    """It would do nothing."""
+    config.write_text('[[watch]]\ndirectory = "camera"\nbeam_shift_tolerance = 0.01\n')
+    outcome = komad("config", "check", config)
+    assert outcome.code == 3
+    assert (
+        'watch.0: beam_shift_tolerance is for optics groups: set optics_groups = "beam_shift"' in outcome.err
+    )
+
+
 def test_example_is_a_configuration_with_the_defaults(komad: Komad, tmp_path: Path) -> None:
     """Written to a file it loads; an existing file is left alone."""
     path = tmp_path / "new.toml"

@@ -98,7 +98,7 @@ def test_the_environment_wins_and_the_rest_stays(tmp_path: Path, monkeypatch: py
         ('[workers]\ndevices = ["auto", "cpu"]', "auto stands alone"),
         ("[workers]\ndevices = [-1]", "-1 is no device"),
         ("[workers]\ndevices = true", "True is no device"),
-        ("[workers]\ndevices = []", "workers.devices: Value error, no device is named"),
+        ("[workers]\ndevices = []", "workers.devices: no device is named"),
         ("[workers]\ngpu_memory_fraction = 0.05", "workers.gpu_memory_fraction"),
         ("[workers]\ngpu_memory_fraction = 1.1", "workers.gpu_memory_fraction"),
         ("[processing]\nsum_range = [25, 3]", "from 25 to 3 e/Å² is no range"),

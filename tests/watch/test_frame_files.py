@@ -94,9 +94,14 @@ def test_events_of_single_frames_wait_for_the_sweep(incoming: Path, monkeypatch:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"frame_files": "a.mrc"}, {"frames_per_movie": 3}, {"frame_files": TEMPLATE, "frames_per_movie": 0}],
+    [
+        {"frame_files": "a.mrc"},
+        {"frames_per_movie": 3},
+        {"frame_files": TEMPLATE, "frames_per_movie": 0},
+        {"frame_files": "{movie}/{frame}.mrc", "recursive": False},
+    ],
 )
 def test_settings_that_cannot_be(incoming: Path, settings: dict[str, object]) -> None:
-    """A template without its words, and a number of frames without a template, are errors of the configuration."""
+    """A template without its words or below a folder that is not entered, and a number of frames without one."""
     with pytest.raises(ValueError, match="frame"):
         WatchFolder.model_validate({"directory": incoming, **settings})

@@ -41,8 +41,26 @@ def check(
         else:
             note = "" if place.role == "watch" else _note_on_writing(place.path)
             print(f"  {place.role:8} {place.path}: {place.free_bytes / 1e9:.0f} GB free{note}")
+    for folder in settings.watch:
+        if folder.epu_session is not None:
+            print(f"  EPU      {folder.epu_session}: {_look_at_session(folder.epu_session)}")
+        if folder.tilt_series_mdoc is not None:
+            there = "is there" if folder.tilt_series_mdoc.exists() else "not there (yet)"
+            print(f"  tilts    {folder.tilt_series_mdoc}: {there}")
     if not settings.watch:
         print("  nothing is watched: add a [[watch]] table")
+
+
+def _look_at_session(directory: Path) -> str:
+    """What is in the place of an EPU session."""
+    if not directory.exists():
+        return "not there (yet)"
+    if not directory.is_dir():
+        return "is no folder; name the one that has Images-Disc1 in it"
+    names = [entry.name.lower() for entry in directory.iterdir()]
+    if not any(name.startswith(("images-disc", "gridsquare_")) for name in names):
+        return "has no Images-Disc1 (yet); if it never will, name the folder that has it"
+    return "is there"
 
 
 def _note_on_writing(directory: Path) -> str:
