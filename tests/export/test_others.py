@@ -11,6 +11,7 @@ import pytest
 from komad.errors import OutputError, ParameterError
 from komad.export import cryosparc, denoise, tomo
 from komad.export.session import read_session
+from komad.formats.images import write_reference
 from tests.export.conftest import NX, NY, PIXEL_SIZE, Komad, Made
 from tests.output.conftest import pictures
 
@@ -35,6 +36,18 @@ def test_cryosparc_has_a_folder_for_each_group(made: Made, tmp_path: Path) -> No
     unweighted = cryosparc.export(read_session(made.output), tmp_path / "plain", kind="unweighted")
     assert unweighted.n_new == 2
     assert (tmp_path / "plain/opticsGroup1/a.mrc").samefile(made.output / "a_noDW.mrc")
+    assert cryosparc.export(read_session(made.output), tmp_path / "cs").n_new == 0
+
+
+def test_a_turned_gain_of_another_session_stays(made: Made, tmp_path: Path) -> None:
+    """It is not taken for this one's."""
+    made.add("a", references=made.gain())
+    there = tmp_path / "cs" / "opticsGroup1_gain.mrc"
+    there.parent.mkdir()
+    write_reference(there, 2 * made.factor)
+    with pytest.raises(OutputError, match="another gain than that of the session"):
+        cryosparc.export(read_session(made.output), tmp_path / "cs")
+    np.testing.assert_array_equal(mrcfile.read(there), 2 * made.factor)
 
 
 @pytest.mark.parametrize(("rotation", "flip"), [(k, flip) for k in range(4) for flip in range(3)])

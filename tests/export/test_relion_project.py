@@ -224,6 +224,16 @@ def test_a_movie_that_is_gone(made: Made, tmp_path: Path) -> None:
     assert not (tmp_path / "project/Import/job001/movies.star").read_text().count("Movies/komad")
 
 
+def test_a_movie_whose_details_are_damaged(made: Made, tmp_path: Path) -> None:
+    """It is named, and stops no other."""
+    made.add("a")
+    made.add("b")
+    (made.output / "a.json").write_text("{")
+    report = RelionExport(tmp_path / "project", made.output).update()
+    assert ([*report.problems], report.n_micrographs) == (["a"], 1)
+    assert "a.json is damaged" in report.problems["a"]
+
+
 def test_a_gain_that_is_another_one_now(made: Made, tmp_path: Path) -> None:
     """Polishing must not go on without it: the name is of a file that is missing, until the gain is back."""
     made.add("a", references=made.gain())

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from komad.errors import MovieError
+import numpy as np
+
+from komad.errors import MovieError, OutputError
 from komad.export.gain import factor_of
 from komad.export.place import put
 from komad.export.relion_tables import safe_name
 from komad.export.session import Entry, Session, Sum
-from komad.formats.images import write_reference
+from komad.formats.images import read_image, write_reference
 from komad.formats.mrc import HEADER_BYTES, MrcLayout, parse_header
+from komad.model.frame_names import is_frames
 
 PIXEL_SIZE_TOLERANCE = 1e-4
 """Relative; the header has the width of the picture in single precision."""
@@ -51,7 +54,8 @@ class Group:
     total_doses: tuple[float, ...]
     """e/Å², the different ones; () when unknown."""
     movies: tuple[str, ...]
-    """Patterns that match the movies."""
+    """Patterns that match the movies; none for those whose frames are files of their own, which cryoSPARC does not
+    read."""
     gain: GainInCryosparc | None
     turned_gain: Path | None
     """The factor, turned already; None where the gain lies as the movies do."""
@@ -90,6 +94,8 @@ def export(
         name = entry.picture(kind)
         try:
             layouts[entry.stem] = _checked(session.directory / name, entry)
+        except FileNotFoundError:
+            problems[name] = "it is gone; process the movie again"
         except (MovieError, OSError) as error:
             problems[name] = str(error)
         on_movie(number, len(session.entries))
@@ -145,8 +151,11 @@ def _group(session: Session, name: str, entries: list[Entry], folder: Path) -> G
     turned = None
     if gain is not None and (gain.rotate_num or gain.flip_x or gain.flip_y):
         turned = folder.parent / f"{safe_name(name)}_{GAIN}"
+        factor = factor_of(details)
         if not turned.exists():
-            write_reference(turned, factor_of(details))
+            write_reference(turned, factor)
+        elif not np.array_equal(read_image(turned), np.where(np.isfinite(factor), factor, 0)):
+            raise OutputError(f"{turned} is another gain than that of the session; it is kept: move it away")
     return Group(
         name=name,
         folder=folder,
@@ -156,7 +165,15 @@ def _group(session: Session, name: str, entries: list[Entry], folder: Path) -> G
         voltage_kv=float(optics["rlnVoltage"]),
         cs_mm=float(optics["rlnSphericalAberration"]),
         total_doses=tuple(sorted({round(dose, 4) for dose in _doses(entries)})),
-        movies=tuple(sorted({f"{entry.movie.parent}/*{entry.movie.suffix}" for entry in entries})),
+        movies=tuple(
+            sorted(
+                {
+                    f"{entry.movie.parent}/*{entry.movie.suffix}"
+                    for entry in entries
+                    if not is_frames(entry.movie)
+                }
+            )
+        ),
         gain=gain,
         turned_gain=turned,
     )

@@ -235,7 +235,7 @@ class RelionExport:
         return alias
 
     def _write_job_files(self, session: Session, jobs: tuple[Job, Job], *, has_words: bool) -> None:
-        details = session.details(session.entries[0])
+        details = _first_details(session)
         options = (
             relion_tables.import_options(self._movie_folder(jobs[0].alias), session.entries[0].optics),
             relion_tables.motion_options(jobs[0], details, None),
@@ -270,8 +270,9 @@ class RelionExport:
         before = self._done.get(entry.stem)
         if before is None or before.written_at != entry.written_at or not before.is_settled:
             try:
-                done, is_new = self._export(session, entry, name, report)
-            except (MovieError, MovieMissingError) as error:
+                details = _details(session, entry)
+                done, is_new = self._export(session, entry, details, name, report)
+            except MovieError as error:
                 self._done.pop(entry.stem, None)
                 report.problems[entry.stem] = str(error)
                 return
@@ -286,9 +287,10 @@ class RelionExport:
             report.packed[entry.stem] = done.raw.n_bytes
         report.notes += [note for note in done.notes if note not in report.notes]
 
-    def _export(self, session: Session, entry: Entry, name: str, report: Report) -> tuple[_Done, bool]:
+    def _export(
+        self, session: Session, entry: Entry, details: Mapping[str, Any], name: str, report: Report
+    ) -> tuple[_Done, bool]:
         """Put the files of one movie into the job; gives whether there was anything to do."""
-        details = session.details(entry)
         for file in (entry.files[kind] for kind in (*PICTURES, "motion") if kind in entry.files):
             if not (session.directory / file).is_file():
                 raise MovieMissingError(f"{session.directory / file} is gone; process the movie again")
@@ -417,6 +419,23 @@ def _links_to_folders(project: Path) -> dict[str, str]:
             if path.is_symlink() and path.is_dir()
         }
     return found
+
+
+def _details(session: Session, entry: Entry) -> Mapping[str, Any]:
+    """What is known of a movie; where that cannot be read, it is this movie's fault and stops no other."""
+    try:
+        return session.details(entry)
+    except OutputError as error:
+        raise MovieError(str(error)) from error
+
+
+def _first_details(session: Session) -> Mapping[str, Any]:
+    """What is known of the first movie of which it can be read. Raises OutputError when there is none."""
+    *others, last = session.entries
+    for entry in others:
+        with suppress(OutputError):
+            return session.details(entry)
+    return session.details(last)
 
 
 def _notes(session: Session, entry: Entry, details: Mapping[str, Any]) -> Iterator[str]:
