@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import mrcz
 import numpy as np
 import pytest
 
+from komad.cli.oneoff import process_movie
 from komad.formats.images import read_image
 from komad.formats.movies import read_frames
 from komad.formats.star import read_star
+from komad.model import Movie
 from komad.simulate import MovieSpec, read_truth
 from komad.simulate.eer import RAW_FRAMES_PER_FRAME
 from komad.simulate.microscope import run_session
@@ -155,6 +158,24 @@ def test_a_bad_movie_does_not_stop_the_others(komad: Komad, camera: Path, tmp_pa
     assert "1 of 3 movies done" in outcome.out
     assert (out / "movie_0002.star").exists()
     assert not (out / "bad.star").exists()
+
+
+def test_a_movie_that_is_too_large_does_not_stop_the_others(
+    komad: Komad, camera: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory does not suffice the movie is named, and the next one is processed."""
+
+    def too_large(movie: Movie, *args: Any, **named: Any) -> dict[str, Any]:
+        if movie.path == first:
+            raise MemoryError("Unable to allocate 256. MiB")
+        return process_movie(movie, *args, **named)
+
+    first, second = sorted(camera.glob("movie_*.mrc"))[:2]
+    monkeypatch.setattr("komad.cli.oneoff.process_movie", too_large)
+    outcome = komad("process", first, second, "-o", tmp_path, *OPTICS, "--no-dose-weighting")
+    assert outcome.code == 1
+    assert f"{first.name}  the memory of this computer is too small: Unable to allocate" in outcome.out
+    assert "1 of 2 movies done" in outcome.out
 
 
 def test_a_movie_without_permission_does_not_stop_the_others(

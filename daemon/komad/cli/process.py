@@ -284,9 +284,10 @@ def _process_all(settings: OneOff, *, skip_done: bool) -> int:
                 _say_done(console, summary, perf_counter() - started)
             except (DeviceError, DiskFullError, OutputError):
                 raise  # the next movie would fail too
-            except KomadError as error:
+            except (KomadError, MemoryError) as error:
                 n_failed += 1
-                console.print(f"{path.name}  {error}", style="red", markup=False, soft_wrap=True)
+                small = "the memory of this computer is too small: " if isinstance(error, MemoryError) else ""
+                console.print(f"{path.name}  {small}{error}", style="red", markup=False, soft_wrap=True)
             progress.advance(whole)
     n_done = len(movies) - n_failed
     before = f", {len(done)} were done before" if done else ""

@@ -122,8 +122,8 @@ def _opened(source: Path) -> Iterator[MovieReader]:
             n_frames = reader.header.n_frames
             raise ParameterError(
                 f"{source} is an EER movie of {n_frames} raw frames, which would take "
-                f"{reader.frame_bytes * n_frames / 1e9:.1f} GB one by one: make frames of it with `komad mrcz pack` and "
-                "unpack that"
+                f"{reader.frame_bytes * n_frames / 1e9:.1f} GB one by one: make frames of it with `komad mrcz pack` "
+                "and unpack that"
             )
         yield reader
 
