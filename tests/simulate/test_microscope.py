@@ -205,3 +205,9 @@ def test_eer_sidecar_speaks_of_raw_frames(tmp_path):
     )
     rendering = EerRendering(ends=(25, 50, 75, 100))
     np.testing.assert_array_equal(read_frames(path, rendering), simulate_movie(spec).frames)
+
+
+def test_a_session_of_no_movie(tmp_path):
+    """A microscope that is switched off at once leaves the gain reference and no movie."""
+    assert run_session(tmp_path, TINY, 0, 0.0) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["gain.mrc"]

@@ -68,7 +68,7 @@ def simulate_shifts(
     path = pattern.drift * np.linspace(-0.5, 0.5, n_movies)[:, None]
     shifts = centres[places] + path * [np.cos(heading), np.sin(heading)]
     hole = places // pattern.shots_per_hole
-    visit = np.cumsum(np.r_[0, np.diff(hole) != 0])
+    visit = np.cumsum(np.diff(hole, prepend=hole[:1]) != 0)
     shifts = shifts + random.normal(0, pattern.jitter, (n_movies, 2))[visit]
     lost = random.random(n_movies) < pattern.outliers
     reach = np.abs(centres).max() + pattern.pitch
