@@ -59,6 +59,20 @@ def test_jobs_filters(komad: Komad, config: Path, store: Store) -> None:
     assert komad("jobs", "-c", config, "--state", "nonsense").code == 2
 
 
+def test_long_names_leave_room_for_the_rest(
+    komad: Komad, config: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a narrow terminal a name as EPU's is folded, and number, kind, state and reason are whole."""
+    (job, *_) = find_movie(config.parent / "komad-state", "b").jobs
+    name = "FoilHole_7001_" + 5 * "0123456789"
+    monkeypatch.setattr("komad.store.listing.list_jobs", lambda *_, **__: [replace(job, stem=name)])
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = komad("jobs", "-c", config).out.splitlines()[3:]
+    first = lines[0].split()
+    assert [first[0], *first[2:5]] == [str(job.job_id), "archive", "failed", str(job.attempt)]
+    assert "".join(line[8:].split("  ")[0].strip() for line in lines) == name
+
+
 def test_show_tells_everything(komad: Komad, config: Path, store: Store) -> None:
     """File, parameters with their sources, what is missing, jobs and history."""
     text = komad("show", "b", "-c", config).out

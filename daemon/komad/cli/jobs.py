@@ -155,10 +155,13 @@ def _table(found: list[JobLine]) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    for column in ("job", "movie", "kind", "state"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("tries", justify="right")
-    table.add_column("what", ratio=1)
+    # The names of EPU are long: they are folded, so that the rest is always whole.
+    table.add_column("job", no_wrap=True, min_width=max((len(str(job.job_id)) for job in found), default=3))
+    table.add_column("movie", overflow="fold")
+    table.add_column("kind", no_wrap=True, min_width=len("archive"))
+    table.add_column("state", no_wrap=True, min_width=len("cancelled"))
+    table.add_column("tries", justify="right", no_wrap=True, min_width=len("tries"))
+    table.add_column("what", ratio=1, min_width=20)
     colours = {"failed": "red", "held": "yellow", "done": "green", "running": "cyan"}
     for job in found:
         what = f"{job.error_code}: {job.error_message}" if job.error_code else job.reason
@@ -175,7 +178,7 @@ def _show(record: MovieRecord) -> None:
 
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(ratio=1)
+    grid.add_column(ratio=1, overflow="fold")
     for name, value in _facts(record):
         grid.add_row(name, Text(value))
     _print(grid)
@@ -203,6 +206,8 @@ def _facts(record: MovieRecord) -> list[tuple[str, str]]:
             frames += f": {eer.n_raw_frames} raw frames, {eer.grouping} to a usual frame"
         facts.append(("frames", frames))
     sources = record.acquisition.get("sources", {})
+    if group := record.acquisition.get("optics_group"):
+        facts.append(("optics_group", group))
     facts += [
         (name, f"{value:g} ({sources.get(name, 'default')})")
         for name, value in record.acquisition.items()
