@@ -88,11 +88,23 @@ def test_cryosparc_checks_headers(made: Made, tmp_path: Path, komad: Komad) -> N
     assert "header says 1.0 Å per pixel, the index 0.83" in words["a.mrc"]
     assert "its header says" in words["b.mrc"]
     assert f"it is {2 * NX} x {NY} pixels" in words["c.mrc"]
-    assert "No such file" in words["d.mrc"]
+    assert "it is gone; process the movie again" in words["d.mrc"]
     assert "not of this session" in words["of_others.mrc"]
     linked = {path.name for path in (tmp_path / "cs/opticsGroup1").iterdir()}
     assert linked == {"e.mrc", "f.mrc", "of_others.mrc"}
     assert "2 micrographs" in outcome.out
+
+
+def test_groups_alike_are_told_once(made: Made, tmp_path: Path, komad: Komad) -> None:
+    """A path for each of the micrographs, one for the movies; none where each frame is a file."""
+    for stem, group, movie in (("a", "g-1", "a.mrc"), ("b", "g-2", "b.mrc"), ("c", "other", "c_{frame}.mrc")):
+        made.add(stem, path=made.camera / movie, acquisition={"optics_group": group})
+    out = komad("export", "cryosparc", tmp_path / "cs", "--from", made.output).out
+    alike, others = out.split("exposure group other: ")
+    assert alike.startswith("exposure group g-1: 1 micrographs\nexposure group g-2: 1 micrographs\n")
+    assert [f"{tmp_path}/cs/g-{number}/*.mrc" in alike for number in (1, 2)] == [True, True]
+    assert alike.count(f"Movies data path: {made.camera}/*.mrc") == 1
+    assert "no Import Movies: each frame is a file" in others
 
 
 def test_halves_have_one_name_in_two_folders(made: Made, tmp_path: Path) -> None:
@@ -193,6 +205,21 @@ def test_a_missing_tilt_is_named(tilts: Made, tmp_path: Path, komad: Komad) -> N
     assert tomo.write_series(series, everything, tmp_path / "st").is_new
     assert mrcfile.read(tmp_path / "st/ts.mrc").shape == (4, NY, NX)
     assert not tomo.write_series(series, everything, tmp_path / "st").is_new
+
+
+def test_a_series_whose_picture_is_gone_stops_no_other(tilts: Made, tmp_path: Path, komad: Komad) -> None:
+    """It is named with the file, exit code 1; so is a file that is not there."""
+    write_mdoc(tmp_path / "a.mdoc")
+    write_mdoc(tmp_path / "b.mdoc", order=(0, 1))
+    (tilts.output / "t2_noDW.mrc").unlink()
+    outcome = komad(
+        *("export", "tomo", tmp_path / "st", "--from", tilts.output),
+        *(word for name in ("gone", "a", "b") for word in ("--mdoc", tmp_path / f"{name}.mdoc")),
+    )
+    assert outcome.code == 1
+    assert f"cannot read {tmp_path / 'gone.mdoc'}: No such file or directory\n" in outcome.err
+    assert "t2_noDW.mrc cannot be read" in outcome.err
+    assert "b: 2 of 2 tilts" in outcome.out
 
 
 def test_weighted_tilts_must_know_of_the_series(tilts: Made, tmp_path: Path, komad: Komad) -> None:

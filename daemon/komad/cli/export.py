@@ -166,27 +166,44 @@ def cryosparc(
             on_movie=tell,
         )
     )
-    for group in done.groups:
-        _tell_group(group)
+    for groups in _alike(done.groups):
+        _tell_groups(groups)
     for name, text in done.problems.items():
         typer.secho(f"{name}: {text}", fg=typer.colors.RED, err=True)
     if done.problems:
         raise typer.Exit(exits.MOVIES_FAILED)
 
 
-def _tell_group(group: Group) -> None:
+def _alike(groups: Iterable[Group]) -> Iterable[list[Group]]:
+    """Groups for which the same is to be typed: many, where holes are reached by image shift."""
+    from dataclasses import replace
+
+    alike: dict[Group, list[Group]] = {}
+    for group in groups:
+        key = replace(group, name="", folder=Path(), n_micrographs=0, turned_gain=None)
+        alike.setdefault(key, []).append(group)
+    return alike.values()
+
+
+def _tell_groups(groups: list[Group]) -> None:
+    group = groups[0]
     doses = group.total_doses
     dose = (
         "unknown" if not doses else f"{doses[0]:g}" if len(doses) == 1 else f"{doses[0]:g} to {doses[-1]:g}"
     )
-    print(f"exposure group {group.name}: {group.n_micrographs} micrographs")
-    print("  Import Micrographs")
-    print(f"    Micrographs data path: {group.folder}/*.mrc")
+    for each in groups:
+        print(f"exposure group {each.name}: {each.n_micrographs} micrographs")
+    print("  Import Micrographs" + (", a job for each group" if len(groups) > 1 else ""))
+    for each in groups:
+        print(f"    Micrographs data path: {each.folder}/*.mrc")
     print(f"    Pixel size (A): {group.pixel_size_angstrom:g}")
-    print("  Import Movies")
-    print(f"    Movies data path: {' and '.join(group.movies)}")
-    print(f"    Raw pixel size (A): {group.movie_pixel_size_angstrom:g}")
-    _tell_gain(group)
+    if group.movies:
+        print("  Import Movies" + (", one job: this is the path of all groups" if len(groups) > 1 else ""))
+        print(f"    Movies data path: {' and '.join(group.movies)}")
+        print(f"    Raw pixel size (A): {group.movie_pixel_size_angstrom:g}")
+        _tell_gain(group)
+    else:
+        print("  no Import Movies: each frame is a file; `komad mrcz unpack` makes MRC movies of them")
     print("  both")
     print(f"    Accelerating Voltage (kV): {group.voltage_kv:g}")
     print(f"    Spherical Aberration (mm): {group.cs_mm:g}")
@@ -236,12 +253,14 @@ def denoise(
         lambda tell: denoise.export(session, directory, weighted=weighted, copy=copy, on_movie=tell)
     )
     print(f"{done.n_pairs} pairs, {done.n_new} links or copies new")
-    print(f"Topaz: topaz denoise --dir-a {done.even} --dir-b {done.odd} --save-prefix model")
-    print(f"Warp, M: {directory / denoise.AVERAGE} stands for the folder average of the frame series")
+    if done.n_pairs:
+        print(f"Topaz: topaz denoise --dir-a {done.even} --dir-b {done.odd} --save-prefix model")
+        print(f"Warp, M: {directory / denoise.AVERAGE} stands for the folder average of the frame series")
     if done.missing:
         option = "--even-odd-weighted" if weighted else "--even-odd"
         typer.secho(
-            f"{len(done.missing)} movies have no halves ({_some(done.missing)}); process them again with {option}",
+            f"{len(done.missing)} movies have no {'weighted ' if weighted else ''}halves ({_some(done.missing)}); "
+            f"process them again with {option}",
             fg=typer.colors.RED,
             err=True,
         )

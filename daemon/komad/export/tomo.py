@@ -101,7 +101,9 @@ def read_series(path: Path, session: Session) -> Series:
     """
     try:
         text = mdoc.text_of(path)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ParameterError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
         raise ParameterError(f"cannot read {path}: {error}") from error
     sections = [
         section
@@ -157,7 +159,7 @@ def write_series(
     Raises
     ------
     ParameterError
-        No tilt of it is there, or tilts differ in size or pixel size.
+        No tilt of it is there, a picture is gone or damaged, or tilts differ in size or pixel size.
     OutputError, DiskFullError
         A file cannot be written, or a foreign one has its name.
     """
@@ -238,7 +240,7 @@ def _pictures(
                 reader.check_complete()
                 picture = reader.read_frame(0).astype(np.float32, copy=False)
         except MovieError as error:
-            raise OutputError(f"{series.name}: {error}; process the movie again") from error
+            raise ParameterError(f"{series.name}: {error}; process the movie again") from error
         shape = shape or picture.shape
         if picture.shape != shape:
             raise ParameterError(
