@@ -77,6 +77,14 @@ def test_counts_windows_and_bytes(store: Store, tmp_path: Path) -> None:
     assert facts.growth.bytes_per_movie["archive"] == 70
 
 
+def test_bytes_that_are_expected_of_the_first_movie(tmp_path: Path) -> None:
+    """Six pictures of its size as it will be binned."""
+    with Store(tmp_path).open() as store:
+        for bin_factor, expected in ((1.0, 6 * 4 * 64), (2.0, 6 * 4 * 16)):
+            store.add_movie(replace(movie(f"bin{bin_factor:g}"), processing={"bin_factor": bin_factor}))
+            assert store.growth().bytes_per_movie["output"] == expected
+
+
 def test_windows_end(store: Store, tmp_path: Path) -> None:
     """Half an hour later the last ten minutes are empty and the last hour is not; after two hours both are."""
     later = read_overview(tmp_path, now=datetime.now(UTC) + timedelta(minutes=30))

@@ -87,12 +87,12 @@ def _newest_size(connection: sqlite3.Connection) -> float:
 
 
 def _expected_output(connection: sqlite3.Connection) -> float:
-    query = "SELECT header FROM movies WHERE header IS NOT NULL ORDER BY movie_id DESC LIMIT 1"
+    query = "SELECT header, processing FROM movies WHERE header IS NOT NULL ORDER BY movie_id DESC LIMIT 1"
     row = connection.execute(query).fetchone()
     if row is None:
         return 0.0
-    header = json.loads(row[0])
-    return 4.0 * PLANES * header["ny"] * header["nx"]
+    header, processing = map(json.loads, row)
+    return 4.0 * PLANES * header["ny"] * header["nx"] / processing.get("bin_factor", 1.0) ** 2
 
 
 def _state_bytes(connection: sqlite3.Connection) -> float:
