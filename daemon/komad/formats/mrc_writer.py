@@ -1,7 +1,8 @@
 """MRC movies of every mode, written frame by frame and never with a value changed.
 
 Modes are those of MRC2014 with 4 bits (101), as the CCP-EM page and IMOD's have them. A gain reference behind the
-extended header makes mode 101 the archive of MotionCor2 (`-ArcDir`).
+extended header makes mode 101 the archive of MotionCor2 (`-ArcDir`). mrcfile, which writes single pictures (`images`),
+holds or maps a whole file, and knows neither 4 bits nor IMOD's mark for unsigned bytes.
 """
 
 from __future__ import annotations
