@@ -132,10 +132,18 @@ def test_without_dose_it_goes_on_unweighted_and_says_so(komad: Komad, camera: Pa
 
 
 def test_unknown_parameters_name_the_options(komad: Komad, camera: Path, tmp_path: Path) -> None:
-    """No voltage anywhere: the option to add is in the message."""
+    """No voltage anywhere: the option to add is in the message, and why a sidecar was of no help."""
     outcome = komad("process", camera / "movie_0001.mrc", "-o", tmp_path / "out", "--pixel-size", "1.5")
     assert outcome.code == 1
-    assert "voltage unknown, neither its header nor a sidecar has it; add --voltage" in outcome.out
+    assert "voltage unknown, neither its header nor a sidecar has it; add --voltage\n" in outcome.out
+    session = tmp_path / "supervisor"
+    outcome = komad(
+        *("process", camera / "movie_0001.mrc", "-o", tmp_path / "out", "--pixel-size", "1.5"),
+        *("--epu-session", session),
+    )
+    assert (
+        f"add --voltage (movie_0001.xml in {session} was not used: No such file or directory)" in outcome.out
+    )
 
 
 def test_a_bad_movie_does_not_stop_the_others(komad: Komad, camera: Path, tmp_path: Path) -> None:

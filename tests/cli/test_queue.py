@@ -93,6 +93,16 @@ def test_frames_of_an_eer_movie(config: Path, store: Store) -> None:
     assert told["frames"] == "4 of 8 x 8 uint8, eer: 79 raw frames, 25 to a usual frame"
 
 
+def test_show_tells_what_was_not_used(config: Path, store: Store) -> None:
+    """Notes of what is known of a movie that waits, as of a sidecar that cannot be read; those of a result are in it."""
+    record = find_movie(config.parent / "komad-state", "b")
+    note = "b.xml was not used: not complete XML"
+    waiting = replace(record, acquisition={**record.acquisition, "notes": {"sidecar": note}})
+    assert ("note", note) in _facts(waiting)
+    result = {"motion_angstrom": dict.fromkeys(("total", "early", "late"), 1), "n_outliers": 0, "files": {}}
+    assert ("note", note) not in _facts(replace(waiting, result={**result, "warnings": [note]}))
+
+
 @pytest.mark.made_up_database
 def test_show_tells_of_the_detector(komad: Komad, config: Path, store: Store) -> None:
     """Noise, pattern and stack sums of a movie that was corrected; nothing where they were not measured."""

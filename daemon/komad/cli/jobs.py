@@ -218,6 +218,8 @@ def _facts(record: MovieRecord) -> list[tuple[str, str]]:
     ]
     if record.missing:
         facts.append(("missing", record.missing))
+    if record.result is None:  # else they are among its warnings
+        facts += [("note", text) for text in record.acquisition.get("notes", {}).values()]
     return facts + _result_facts(record.result)
 
 

@@ -15,7 +15,7 @@ from komad.config import Archive, Output, Processing, WatchFolder
 from komad.errors import MovieMissingError, ParameterError
 from komad.formats.frame_files import check_count, status_of
 from komad.formats.images import is_foreign
-from komad.ingest import describe, missing_parameters
+from komad.ingest import describe, missing_parameters, why_unknown
 from komad.ingest.optics_groups import GroupsInMemory, tolerance_of
 from komad.model import Acquisition, Candidate, Movie
 from komad.output.micrograph import SUFFIXES
@@ -257,13 +257,15 @@ def _check_places(stem: str, movie: Movie, settings: OneOff) -> None:
 
 def _check_parameters(movie: Movie, processing: Processing) -> None:
     options = {"pixel_size_angstrom": ("pixel size", "--pixel-size"), "voltage_kv": ("voltage", "--voltage")}
-    unknown = [words for name, words in options.items() if getattr(movie.acquisition, name) is None]
-    if unknown:
+    acquisition = movie.acquisition
+    fields = [name for name in options if getattr(acquisition, name) is None]
+    if fields:
+        unknown = [options[name] for name in fields]
         raise ParameterError(
             f"{movie.path}: {' and '.join(name for name, _ in unknown)} unknown, neither its header nor a sidecar "
-            f"has it; add {' and '.join(option for _, option in unknown)}"
+            f"has it; add {' and '.join(option for _, option in unknown)}{why_unknown(acquisition, [*fields, 'sidecar'])}"
         )
-    if problem := missing_parameters(movie.acquisition, processing):
+    if problem := missing_parameters(acquisition, processing):
         raise ParameterError(f"{movie.path}: {problem}")
 
 

@@ -18,7 +18,7 @@ All of it is about the file as it was written: frames are raw frames where the m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -160,7 +160,7 @@ def missing_parameters(acquisition: Acquisition, processing: Processing) -> str:
             if needed[2] in unknown
             else ""
         )
-        reasons = "".join(f" ({acquisition.notes[row[1]]})" for row in unknown if row[1] in acquisition.notes)
+        reasons = why_unknown(acquisition, [row[1] for row in unknown])
         return (
             f"{names} unknown: set {settings} of this folder in the configuration, "
             f"or run `komad supply {options}`{way_out}{whole}{reasons}"
@@ -185,6 +185,11 @@ def missing_parameters(acquisition: Acquisition, processing: Processing) -> str:
             f"or switch processing.dose_weighting off"
         )
     return ""
+
+
+def why_unknown(acquisition: Acquisition, fields: Iterable[str]) -> str:
+    """Why sources of these values were not used, for the end of a sentence."""
+    return "".join(f" ({acquisition.notes[name]})" for name in fields if name in acquisition.notes)
 
 
 def with_supplied(movie: Movie, values: Mapping[str, Any], *, overwrite: bool) -> Acquisition:
