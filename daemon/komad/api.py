@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from komad.errors import KomadError, MovieError, OutputError
 from komad.formats import movies
-from komad.formats.mrcz import MrczReader, read_metadata
+from komad.formats.mrcz import read_metadata
 from komad.model import EerRendering, MovieFormat, MovieHeader
 from komad.output.micrograph import SCHEMA_VERSION
 from komad.output.schema import MovieDetails, ProcessedMovie, Record, Session
@@ -369,7 +369,7 @@ def open_movie(path: str | Path, rendering: EerRendering | None = None) -> OpenM
     """
     reader = movies.open_movie(Path(path), rendering)
     try:
-        return OpenMovie(reader, reader.metadata if isinstance(reader, MrczReader) else {})
+        return OpenMovie(reader, dict(reader.metadata))
     except BaseException:
         reader.close()
         raise

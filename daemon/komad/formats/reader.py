@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -121,6 +121,22 @@ class MovieReader(ABC):
             for task, _ in enumerate(done):
                 if on_frame is not None and (task + 1) % n_parts == 0:
                     on_frame(task // n_parts)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The JSON object that an archive (MRCZ) holds beside its frames; empty for other files.
+
+        Raises
+        ------
+        MovieError
+            It is damaged.
+        """
+        return {}
+
+    @property
+    def optics(self) -> tuple[float | None, float | None]:
+        """Voltage in kV and spherical aberration in mm that the header tells; None when not said."""
+        return None, None
 
     def gain(self) -> npt.NDArray[np.float32] | None:
         """Gain reference (ny, nx) in the movie's own header, which lies as the frames do; None when there is none.

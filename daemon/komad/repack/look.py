@@ -56,9 +56,9 @@ def read_info(path: Path) -> Info:
     """Read what a movie says of itself. Errors as `open_movie`."""
     with open_movie(path) as reader:
         header = reader.header
-        metadata = dict(reader.metadata) if isinstance(reader, MrczReader) else {}
+        metadata = dict(reader.metadata)
         metadata.pop(CHECKSUMS, None)
-        kv, _ = reader.optics if isinstance(reader, MrczReader) else (None, None)
+        kv, _ = reader.optics
         acquisition = _table(metadata, "acquisition")
         movie = _table(metadata, "movie") or _table(metadata, "packed_from")
         return Info(

@@ -13,7 +13,7 @@ from komad.errors import MovieChangedError, MovieMissingError
 from komad.formats.frame_files import status_of
 from komad.formats.images import write_reference
 from komad.formats.movies import open_movie
-from komad.formats.mrcz import MrczReader, write_mrcz
+from komad.formats.mrcz import write_mrcz
 from komad.formats.reader import LazyFrames, MovieReader
 from komad.ingest import describe
 from komad.model import Candidate, Movie
@@ -140,8 +140,6 @@ def _check_unchanged(movie: Movie, reader: MovieReader) -> None:
 
 def _known(reader: MovieReader, movie: Movie) -> Movie:
     """Fill in what an archive's own header tells."""
-    if not isinstance(reader, MrczReader):
-        return movie
     kv, cs = reader.optics
     acquisition = movie.acquisition
     return replace(
@@ -162,7 +160,7 @@ def _metadata(reader: MovieReader, movie: Movie) -> dict[str, Any]:
         "xxh3": reader.xxh3(),
         "komad_version": __version__,
     }
-    if isinstance(reader, MrczReader) and reader.metadata:
+    if reader.metadata:
         return {**reader.metadata, "packed_from": packed_from}
     return {
         "komad_version": __version__,
