@@ -94,7 +94,7 @@ def test_frames_of_an_eer_movie(config: Path, store: Store) -> None:
 
 
 def test_show_tells_what_was_not_used(config: Path, store: Store) -> None:
-    """Notes of what is known of a movie that waits, as of a sidecar that cannot be read; those of a result are in it."""
+    """Notes of what is known of a movie that waits, as of a sidecar that is damaged; those of a result are in it."""
     record = find_movie(config.parent / "komad-state", "b")
     note = "b.xml was not used: not complete XML"
     waiting = replace(record, acquisition={**record.acquisition, "notes": {"sidecar": note}})

@@ -261,9 +261,10 @@ def _check_parameters(movie: Movie, processing: Processing) -> None:
     fields = [name for name in options if getattr(acquisition, name) is None]
     if fields:
         unknown = [options[name] for name in fields]
+        why = why_unknown(acquisition, [*fields, "sidecar"])
         raise ParameterError(
             f"{movie.path}: {' and '.join(name for name, _ in unknown)} unknown, neither its header nor a sidecar "
-            f"has it; add {' and '.join(option for _, option in unknown)}{why_unknown(acquisition, [*fields, 'sidecar'])}"
+            f"has it; add {' and '.join(option for _, option in unknown)}{why}"
         )
     if problem := missing_parameters(acquisition, processing):
         raise ParameterError(f"{movie.path}: {problem}")
