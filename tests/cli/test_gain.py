@@ -79,6 +79,25 @@ def test_a_gain_that_lies_wrong(komad: Komad, camera: Path, tmp_path: Path) -> N
     assert right.code == 0, right.out
 
 
+def test_a_factor_that_is_taken_for_a_response(komad: Komad, camera: Path) -> None:
+    """The reciprocal fits, in the table and in the sentence, which names the setting."""
+    outcome = komad(
+        "gain",
+        "check",
+        camera,
+        "--gain",
+        camera / "gain.mrc",
+        "--gain-kind",
+        "response",
+        "-n",
+        "3",
+        "--no-picture",
+    )
+    assert outcome.code == exits.GAIN
+    assert "as given, its reciprocal fits" in outcome.out
+    assert "change gain_kind (factor, response)" in outcome.out
+
+
 def test_json_of_a_check(komad: Komad, camera: Path) -> None:
     """All of it for scripts, and nothing else on the standard output."""
     outcome = komad(

@@ -52,7 +52,8 @@ def print_verdict(console: Console, verdict: GainVerdict, facts: dict[str, Any])
             note
             for note, said in (
                 ("as given", score == verdict.configured),
-                ("fits", score == verdict.best and verdict.verdict in {"ok", "other", "inverse"}),
+                ("fits", score == verdict.best and verdict.verdict in {"ok", "other"}),
+                ("its reciprocal fits", score == verdict.best and verdict.verdict == "inverse"),
             )
             if said
         ]

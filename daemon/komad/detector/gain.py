@@ -183,7 +183,8 @@ def _sentence(
         "other": f"the gain reference lies the WRONG WAY ({configured}): set {best}, with which the movies show "
         f"{best.part:.0%} of its pattern, {confidence:.0f} standard deviations more",
         "inverse": f"the reciprocal of the gain reference fits the movies, with {best} ({confidence:.0f} standard "
-        "deviations): say so with gain_kind, or make the factor of it with `komad gain convert --reciprocal`",
+        "deviations): change gain_kind (factor, response), or make the factor of it with "
+        "`komad gain convert --reciprocal`",
         "corrected": "the movies show nothing of the pattern of the gain reference, however it is turned: they are "
         "corrected already (then configure no gain), or it is of another camera or mode",
         "unclear": "whether the gain reference lies the right way cannot be told: too few counts, or it is too even; "
