@@ -53,7 +53,6 @@ def test_a_folder_with_other_files_is_refused(komad: Komad, tmp_path: Path) -> N
     assert "thesis.tex" in {path.name for path in tmp_path.iterdir()}
 
 
-@pytest.mark.slow
 def test_demo_runs_the_daemon_and_compares(komad: Komad, tmp_path: Path) -> None:
     """From simulation to picture; the numbers are printed and the exit code follows from them; a second run works."""
     out = tmp_path / "demo"
@@ -68,7 +67,6 @@ def test_demo_runs_the_daemon_and_compares(komad: Komad, tmp_path: Path) -> None
     assert log[-1] == "komad ended"
 
 
-@pytest.mark.slow
 def test_demo_that_is_interrupted_leaves_no_daemon(tmp_path: Path) -> None:
     """Ctrl-C while the daemon runs: it is stopped, and the exit code is not 0."""
     out = tmp_path / "demo"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from komad import errors
-from komad.cli import exits
+from komad.cli import exits, main
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,16 @@ def test_error_to_exit_code(error: type[errors.KomadError], code: int) -> None:
     """Each kind of error has its code, and each code is explained."""
     assert exits.exit_code(error("x")) == code
     assert f"{code} {exits.MEANINGS[code]}" in exits.table()
+
+
+def test_a_fault_of_komad(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What nobody expected is shown with its traceback, under an exit code of its own."""
+
+    def app() -> None:
+        raise KeyError("nobody thought of this")
+
+    monkeypatch.setitem(main.__globals__, "app", app)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == exits.INTERNAL == 70
+    assert "KeyError: 'nobody thought of this'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Some hundred damaged files for each reader; the soak test has many more of the same."""
+"""Some dozen damaged files for each reader; the soak test has many more of the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fuzz.corpus import CORPUS
 @pytest.mark.parametrize("reader", CORPUS)
 def test_damaged_files_end_in_our_own_errors(reader: str, tmp_path: Path) -> None:
     """Whatever is wrong with a file: an error of ours, soon, without much memory; or it is read."""
-    n_inputs = 40 if reader == "config" else 120
+    n_inputs = 30 if reader == "config" else 60
     result = run(reader, 0, n_inputs, keep=tmp_path)
     assert not result.faults
     assert sum(result.codes.values()) == n_inputs

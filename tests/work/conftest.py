@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,10 +68,9 @@ def settings(tmp_path: Path, numba_cache: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def numba_cache(pytestconfig: pytest.Config) -> Path:
-    """Keep compiled kernels for all worker processes, also those of the next test run."""
-    assert pytestconfig.cache is not None
-    return pytestconfig.cache.mkdir("numba-cache")
+def numba_cache() -> Path:
+    """Where compiled loops are kept, for tests that give processes an environment of their own."""
+    return Path(os.environ["NUMBA_CACHE_DIR"])
 
 
 @pytest.fixture

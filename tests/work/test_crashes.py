@@ -24,7 +24,6 @@ WORKER = (sys.executable, "-m", "tests.crash.worker")
 KILLED_AT = ("before|replace b.mrcz 1", "after|replace a.star 1", "after|commit finish 1")
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)  # compiles all loops where none are kept
 def test_killed_between_two_steps(tmp_path: Path, numba_cache: Path) -> None:
     """Whatever a killed worker left half done, the next one ends it, and every file is as it would have been."""

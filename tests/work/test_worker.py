@@ -66,6 +66,7 @@ def test_supervisor_that_died_first(
 def test_environment_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     """A worker gets its device, threads and kernel cache before it imports anything, and the settings unchanged."""
     monkeypatch.setenv("KOMAD_OUTPUT__DIRECTORY", "relative")
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
     told = tmp_path / "told.json"
     script = (
         "import json, os, sys; from komad.config import Settings\n"
