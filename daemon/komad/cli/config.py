@@ -82,13 +82,15 @@ def example(
 
     Example: komad config example komad.toml
     """
+    from komad.formats.atomic import write_text
+
     text = _shipped(preset).read_text(encoding="utf-8")
     if file is None:
         print(text, end="")
     elif file.exists():
         raise typer.BadParameter(f"{file} is there already; name a new file")
     else:
-        file.write_text(text, encoding="utf-8")
+        write_text(file, text)
         print(f"wrote {file}; look through it, then `komad config check {file}`")
 
 

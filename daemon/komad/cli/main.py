@@ -6,6 +6,7 @@ Each command imports what it needs when it runs: `komad status` and `komad --hel
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -96,12 +97,15 @@ def _common(
 
 
 def main() -> None:
-    """Run the command line; errors that komad raises on purpose become one red line on stderr."""
+    """Run the command line; errors that komad raises on purpose become one red line on stderr, others a traceback."""
     try:
         app()
     except KomadError as error:
         print_error(error)
         sys.exit(exits.exit_code(error))
+    except Exception:  # noqa: BLE001 - nobody is above: it is shown, and the exit code says whose fault it is
+        traceback.print_exc()
+        sys.exit(exits.INTERNAL)
 
 
 def print_error(error: KomadError) -> None:
