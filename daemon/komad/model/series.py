@@ -19,7 +19,7 @@ def series_of(movie: Movie, folder: Path) -> str:
     content of gain and dark, how the gain is turned and what it means. The number of frames is free. Never ''.
     """
     header, references = movie.header, movie.references
-    facts = (
+    facts: tuple[object, ...] = (
         str(folder),
         header.ny,
         header.nx,
@@ -28,8 +28,8 @@ def series_of(movie: Movie, folder: Path) -> str:
         references.gain and references.gain.sha256,
         references.gain_rot,
         references.gain_flip,
-        references.gain_is_response,
-        references.gain_rows_as_eer,
         references.dark and references.dark.sha256,
     )
+    if references.gain_is_response or references.gain_rows_as_eer:
+        facts += (references.gain_is_response, references.gain_rows_as_eer)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

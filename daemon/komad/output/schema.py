@@ -271,8 +271,8 @@ class Session(Record):
     """Of these keys."""
     komad_version: str
     """Which komad wrote it."""
-    state: SessionState
-    """running; stopped: komad has ended and goes on with movies that are left; complete: nothing is left to do."""
+    state: SessionState = SessionState.RUNNING
+    """Left out by the first versions. running; stopped: komad has ended and goes on with movies that are left; complete: nothing is left to do."""
     n_micrographs: NonNegativeInt
     """Rows of `corrected_micrographs.star`."""
     n_processed: NonNegativeInt
