@@ -88,7 +88,12 @@ def sum_stack(
         frame_means=sums.means,
         outliers=outliers,
         facts=stack_facts(sums.total, calibration, outliers, n_frames=len(frames)),
+        largest_count=_finite(sums.largest.max()),
     )
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _smallest_type(total: npt.NDArray[Any]) -> npt.NDArray[Any]:

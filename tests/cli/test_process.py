@@ -69,6 +69,7 @@ def test_same_files_as_the_daemon(komad: Komad, camera: Path, tmp_path: Path) ->
         }  # fmt: skip
         np.testing.assert_array_equal(read_frames(out / f"{movie.stem}.mrcz"), read_frames(movie))
     details = json.loads((out / "movie_0001.json").read_text())
+    assert details["largest_count"] == read_frames(movies[0]).max()
     measured = np.array(details["motion"]["shifts_yx_px"])
     true = read_truth(camera / "movie_0001_truth.json").global_shifts_px()
     difference = (measured - measured.mean(axis=0)) - (true - true.mean(axis=0))

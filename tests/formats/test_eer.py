@@ -102,6 +102,8 @@ def test_header_as_the_file_lies(movie: Path, raw_frames: list[np.ndarray]) -> N
     assert header.pixel_size_angstrom == PIXEL_SIZE
     assert header.eer == EerRendering(ends=(1, 2, 3, 4, 5, 6, 7))
     assert dict(header.facts) == {
+        "eer_compression": 65001,
+        "picture_pages": 0,
         "exposure_time_s": pytest.approx(7 / 248, rel=1e-4),
         "total_dose_e_per_px": 0.7,
         "dose_rate_e_per_px_s": pytest.approx(0.7 * 248 / 7, rel=1e-4),
@@ -155,6 +157,7 @@ def test_pictures_are_left_out(
     path = tmp_path / "m.eer"
     picture = np.ones(SHAPE, np.uint16)
     write_eer(path, raw_frames, SHAPE, final_image=picture, metadata=told)
+    assert movies.read_header(path).facts["picture_pages"] == 1
     assert movies.read_header(path).n_frames == 7
     np.testing.assert_array_equal(
         movies.read_frames(path), rendered(raw_frames, EerRendering(ends=tuple(range(1, 8))))
@@ -197,12 +200,13 @@ def test_list_in_several_strips(tmp_path: Path) -> None:
     "metadata", [b"<metadata><item name", b"\xff\xfe", b"<!DOCTYPE a [<!ENTITY b 'c'>]>"]
 )
 def test_metadata_that_cannot_be_read(movie: Path, metadata: bytes) -> None:
-    """Electrons are read without them; nothing is told."""
+    """Electrons are read without them; nothing is told of the exposure."""
     raw = movie.read_bytes()
     start, end = raw.index(b"<metadata>"), raw.index(b"</metadata>") + len(b"</metadata>")
     movie.write_bytes(raw[:start] + metadata.ljust(end - start) + raw[end:])
     header = movies.read_header(movie)
-    assert (dict(header.facts), header.pixel_size_angstrom, header.n_frames) == ({}, None, 7)
+    assert dict(header.facts) == {"eer_compression": 65001, "picture_pages": 0}
+    assert (header.pixel_size_angstrom, header.n_frames) == (None, 7)
 
 
 @pytest.mark.parametrize(

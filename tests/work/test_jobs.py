@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +37,7 @@ def test_archive_holds_the_counts(make_movie: MakeMovie, tmp_path: Path) -> None
     assert metadata["references"]["gain"] is None
     assert metadata["processing"]["bin_factor"] == 1.0
     assert result.summary["archive_bytes"] == result.path.stat().st_size
+    assert result.stack_sum.largest_count == result.summary["largest_count"] == counts(3).max()
 
 
 def test_archive_names_its_references_by_content(make_movie: MakeMovie, tmp_path: Path) -> None:
@@ -173,7 +176,7 @@ def test_stack_sum_file(make_movie: MakeMovie, tmp_path: Path) -> None:
     means = np.array([1.5, 2.5])
     outliers = outliers_at([[1, 2]])
     facts = StackFacts(mean_e_per_px=4.0, contrast=0.1, gradient=0.2, outlier_fraction=0.3)
-    saved = StackSum(total=total, frame_means=means, outliers=outliers, facts=facts)
+    saved = StackSum(total=total, frame_means=means, outliers=outliers, facts=facts, largest_count=7.0)
     row = stack_sums.save(tmp_path / "sums", make_movie(), saved)
     assert (row.ny, row.nx, row.n_frames, row.dtype, row.n_outliers) == (3, 4, 2, "uint16", 1)
     assert (row.facts, row.n_bytes) == (facts, (tmp_path / "sums" / row.file).stat().st_size)
@@ -183,8 +186,28 @@ def test_stack_sum_file(make_movie: MakeMovie, tmp_path: Path) -> None:
     assert loaded is not None
     np.testing.assert_array_equal(loaded.total, total)
     np.testing.assert_array_equal(loaded.outliers.yx, outliers.yx)
-    assert loaded.facts == facts
+    assert (loaded.facts, loaded.largest_count) == (facts, 7.0)
+    unknown = stack_sums.unpack(stack_sums.pack(replace(saved, largest_count=None)))
+    assert unknown is not None
+    assert unknown.largest_count is None
     path.write_bytes(path.read_bytes()[:100])
     assert stack_sums.load(path) is None
     path.unlink()
     assert stack_sums.load(path) is None
+
+
+def test_stack_sum_file_of_an_older_komad(make_movie: MakeMovie, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read all the same, without the largest count, which it does not have."""
+    movie = make_movie("a", seed=3)
+    stack_sum = sum_again(movie, read_source(movie))
+    savez = np.savez
+
+    def as_before(file: Any, *, largest: Any, **arrays: Any) -> None:
+        del largest
+        savez(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", as_before)
+    older = stack_sums.unpack(stack_sums.pack(stack_sum))
+    assert older is not None
+    np.testing.assert_array_equal(older.total, stack_sum.total)
+    assert (older.largest_count, stack_sum.largest_count) == (None, counts(3).max())

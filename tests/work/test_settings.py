@@ -1,10 +1,12 @@
 """Settings that only a running worker shows."""
 
+import json
+
 from komad.config import Settings
 from komad.store import Store
 from komad.store.listing import list_jobs
 from komad.work.supervisor import Supervisor
-from tests.work.conftest import MakeMovie, wait_until
+from tests.work.conftest import MakeMovie, counts, wait_until
 
 
 def test_archive_folder_stack_sums_and_no_read_ahead(
@@ -34,6 +36,9 @@ def test_archive_folder_stack_sums_and_no_read_ahead(
     assert {path.name for path in archives.iterdir()} == {"a.mrcz", "b.mrcz", "c.mrcz", "archives.jsonl"}
     ends = {path.name.removeprefix("a") for path in settings.output.directory.glob("a*")}
     assert ends == {".mrc", "_noDW.mrc", "_EVN.mrc", "_ODD.mrc", ".json", ".star"}
+    for number, stem in enumerate("abc"):
+        details = json.loads((settings.output.directory / f"{stem}.json").read_text())
+        assert details["largest_count"] == counts(number).max()
     with store.read() as connection:
         events = connection.exec_driver_sql(
             "SELECT movie_id, event FROM job_events JOIN jobs USING (job_id) WHERE event IN ('claim', 'finish')"

@@ -309,7 +309,7 @@ def process_movie(
     on_stage("write")
     timings_s |= result.timings_s
     summary = write_results(
-        replace(result, timings_s=timings_s),
+        replace(result, timings_s=timings_s, largest_count=archived.stack_sum.largest_count),
         movie,
         outliers=outliers,
         archive_path=archived.path,

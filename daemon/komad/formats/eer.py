@@ -44,6 +44,10 @@ MOST_RAW_FRAMES_PER_FRAME = 65535
 ANNOUNCED = "raw_frames_announced"
 """Fact of a movie that has fewer raw frames than its metadata announce."""
 
+COMPRESSION_FACT = "eer_compression"
+PICTURES = "picture_pages"
+"""Facts of every movie: the scheme of its lists, and the number of pages that hold no list."""
+
 _NUMBERS = {
     "exposure_time_s": "exposureTime",
     "total_dose_e_per_px": "totalDose",
@@ -108,11 +112,13 @@ class EerReader(MovieReader):
 
     def __init__(self, source: SourceFile, rendering: EerRendering | None = None) -> None:
         self._raw_frames: list[RawFrame] = []
-        metadata = b""
+        metadata, n_pictures = b"", 0
         for directory in directories(source):
             metadata = metadata or directory.data(METADATA, MOST_METADATA_BYTES)
             if directory.number_of(COMPRESSION, 1) in COMPRESSIONS:  # others hold pictures
                 self._raw_frames.append(_raw_frame(directory))
+            else:
+                n_pictures += 1
         _refuse_different(source, self._raw_frames)
         self._told = _told(metadata)
         n_raw, (ny, nx), coding = len(self._raw_frames), self._raw_frames[0].shape, self._raw_frames[0].coding
@@ -128,7 +134,11 @@ class EerReader(MovieReader):
             dtype="uint8" if max(rendering.raw_frames_per_frame) <= 255 else "uint16",
             pixel_size_angstrom=pixel_size and pixel_size / rendering.upsampling,
             eer=rendering,
-            facts=_facts(self._told, n_raw),
+            facts={
+                COMPRESSION_FACT: coding.compression,
+                PICTURES: n_pictures,
+                **_facts(self._told, n_raw),
+            },
         )
         self._zoom = rendering.upsampling.bit_length() - 1
         self._shortest = min(rendering.raw_frames_per_frame)

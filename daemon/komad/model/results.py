@@ -23,6 +23,8 @@ class StackSum:
     """Pixels to replace."""
     facts: StackFacts
     """What the sum is like, after gain and dark."""
+    largest_count: float | None = None
+    """The largest value of a pixel in a frame, as the camera wrote it; None when it is not known, or no number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +51,8 @@ class MicrographResult:
     sum_odd_weighted: npt.NDArray[np.float32] | None = None
     sum_dose_range: npt.NDArray[np.float32] | None = None
     """Dose-weighted sum of the frames within `sum_range`; None when not asked for."""
+    largest_count: float | None = None
+    """`StackSum.largest_count`."""
     detector: DetectorReport = field(default_factory=DetectorReport)
     timings_s: dict[str, float] = field(default_factory=dict)
     """Seconds per stage."""

@@ -153,6 +153,7 @@ def write_micrograph(
     details = {
         **summary,
         **bound_values(movie),
+        "largest_count": result.largest_count,
         "motion": motion_record(result.motion, movie, polynomial),
         "detector": detector_record(result.detector, outliers),
         "file_sizes_bytes": sizes,

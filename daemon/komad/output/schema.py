@@ -256,6 +256,8 @@ class MovieDetails(Summary):
     acquisition: Acquisition
     """Optics and dose, each with its source."""
     references: BoundReferences
+    largest_count: float | None = None
+    """The largest value of a pixel in a frame, as the camera wrote it; null where it is not known."""
     processing: dict[str, Any]
     """The `[processing]` settings of that moment, as `config/komad.toml` explains them."""
     motion: Motion

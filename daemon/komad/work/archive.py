@@ -215,6 +215,7 @@ def archive_movie(
             "archive_bytes": 0 if path is None else path.stat().st_size,
             "sha256": None if digest is None else digest.result().sha256,
             "n_outliers": len(stack_sum.outliers.throughout_yx),
+            "largest_count": stack_sum.largest_count,
             "timings_s": {"stack_sum": round(summed - start, 4), "archive": round(written - summed, 4)},
         },
         note="" if kept is None else KEPT,

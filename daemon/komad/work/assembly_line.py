@@ -274,7 +274,8 @@ class AssemblyLine:
                 koma=koma,
                 device=self._device,
             )
-        result = replace(result, timings_s=timings | result.timings_s)
+        largest, timings = stack_sum.largest_count, timings | result.timings_s
+        result = replace(result, timings_s=timings, largest_count=largest)
         self._computed.put(_Computed(job=job, movie=movie, result=result, outliers=outliers, started=started))
 
     def _stack_sum(self, movie: Movie, frames: Array) -> StackSum:

@@ -87,6 +87,7 @@ def pack(stack_sum: StackSum) -> bytes:
         yx=outliers.yx,
         keep=outliers.keep,
         frame=outliers.frame,
+        largest=np.array([] if stack_sum.largest_count is None else [stack_sum.largest_count]),
     )
     chunk = blosc.compress_ptr(
         total.ctypes.data, total.size, total.itemsize, clevel=1, shuffle=blosc.BITSHUFFLE, cname="zstd"
@@ -120,6 +121,8 @@ def unpack(data: bytes) -> StackSum | None:
                 n_defects=n_defects,
             ),
             facts=StackFacts(**dict(zip(names, arrays["facts"].tolist(), strict=True))),
+            # Files of an older komad have none.
+            largest_count=next(iter(arrays["largest"].tolist()), None) if "largest" in arrays else None,
         )
 
 
