@@ -97,6 +97,21 @@ def test_float16_is_stored_as_float32_and_says_so(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read, frames)
 
 
+def test_optics_and_dose_that_are_kept(tmp_path: Path) -> None:
+    """What the acquisition in the metadata tells is among the header's facts; doses that differ are no one number."""
+    acquisition: dict[str, Any] = {
+        "voltage_kv": 200.0,
+        "dose_per_frame": 1.2,
+        "frame_doses": None,
+        "cs_mm": "?",
+    }
+    path = write(tmp_path / "a.mrcz", counts((2, 8, 6), "uint8"), {"acquisition": acquisition})
+    assert movies.read_header(path).facts == {"voltage_kv": 200.0, "dose_per_frame": 1.2, "cs_mm": 2.7}
+    acquisition["frame_doses"] = [1.0, 1.4]
+    path = write(tmp_path / "b.mrcz", counts((2, 8, 6), "uint8"), {"acquisition": acquisition})
+    assert movies.read_header(path).facts == {"voltage_kv": 200.0, "cs_mm": 2.7}
+
+
 def test_frames_that_are_views(tmp_path: Path) -> None:
     """Frames that do not lie contiguously in memory are archived right, and not changed."""
     whole = counts((8, 8, 12), "uint16")

@@ -11,7 +11,7 @@ from komad.errors import ParameterError
 from komad.ingest import missing_parameters
 from komad.ingest.acquisition import resolve
 from komad.ingest.reading import Reading
-from komad.model import Acquisition
+from komad.model import Acquisition, MovieFormat
 from tests.ingest.conftest import header
 
 NO_SIDECAR = Reading(name="")
@@ -39,6 +39,19 @@ def test_order_of_precedence() -> None:
         "dose_per_frame": "a.mdoc",
     }
     assert acquisition.cs_mm == 2.7
+
+
+def test_what_an_archive_keeps_is_the_last_source() -> None:
+    """Optics and dose in an MRCZ movie count where nobody says otherwise, and only values that could be configured."""
+    kept = {"voltage_kv": 300.0, "cs_mm": 0.01, "dose_per_frame": -1.0, "camera": "K3"}
+    movie = replace(header(100, 100), format=MovieFormat.MRCZ, facts=kept)
+    acquisition = resolve(movie, AcquisitionSettings(), NO_SIDECAR)
+    assert (acquisition.voltage_kv, acquisition.cs_mm, acquisition.dose_per_frame) == (300.0, 0.01, None)
+    assert acquisition.sources == {"voltage_kv": "header", "cs_mm": "header"}
+    assert resolve(movie, AcquisitionSettings(cs_mm=2.7), NO_SIDECAR).cs_mm == 2.7
+    assert (
+        resolve(replace(movie, format=MovieFormat.MRC), AcquisitionSettings(), NO_SIDECAR).voltage_kv is None
+    )
 
 
 def test_unknown_values_are_none_and_have_no_source() -> None:

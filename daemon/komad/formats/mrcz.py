@@ -12,7 +12,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,9 @@ MOST_METADATA_BYTES = 64 << 20
 """Ours are some kilobytes."""
 MOST_KV, MOST_MM = 4000.0, 100.0
 """A voltage or spherical aberration beyond was never set."""
+KEPT_OPTICS = ("voltage_kv", "cs_mm", "amplitude_contrast", "frame_time_s")
+KEPT_DOSE = ("dose_per_frame", "pre_exposure")
+"""Of the acquisition in komad's own metadata: what a movie's header can tell, too."""
 CHECKSUMS = "frame_crc32"
 """Metadata key: CRC-32 of each chunk. Blosc itself does not notice every damage."""
 
@@ -157,6 +160,7 @@ class MrczReader(MovieReader):
     def __init__(self, source: SourceFile) -> None:
         self._layout = parse_header(source.read(0, HEADER_BYTES), source.path)
         super().__init__(source, self._layout.header(MovieFormat.MRCZ))
+        self.header = replace(self.header, facts=self._known())
         _set_up_blosc()
 
     @cached_property
@@ -171,6 +175,23 @@ class MrczReader(MovieReader):
             A chunk has another size than the header says, or is of a kind that cannot be read.
         """
         return list(self._walk())
+
+    def _known(self) -> dict[str, float | str]:
+        """Optics and dose that komad kept in the archive; doses that differ are no one number and left out."""
+        facts: dict[str, float | str] = {}
+        kept: object = None
+        with suppress(
+            MovieError
+        ):  # damaged metadata are told when they are asked for, and by `check_complete`
+            kept = self.metadata.get("acquisition") if self._layout.has_json else None
+        if isinstance(kept, dict):
+            differs = kept.get("frame_doses") or kept.get("earlier_exposures")
+            names = KEPT_OPTICS if differs else KEPT_OPTICS + KEPT_DOSE
+            facts = {name: kept[name] for name in names if isinstance(kept.get(name), float | int)}
+        for name, value in zip(("voltage_kv", "cs_mm"), self.optics, strict=True):
+            if value is not None:
+                facts.setdefault(name, float(f"{value:.6g}"))  # of 32 bits
+        return facts
 
     def count_chunks(self) -> tuple[int, MovieError | None]:
         """Give the number of frames that are found before something is wrong with their order, and what it is.

@@ -5,7 +5,8 @@ Order of precedence, for each value by itself:
 1. supplied by the operator (`komad supply`, options of `komad process`),
 2. configuration: `acquisition` of the watched folder,
 3. sidecar: SerialEM's `.mdoc` or EPU's `.xml` (the time of a frame: exposure time by number of frames),
-4. header of the movie (pixel size; of EER movies also exposure time, and the dose that the camera counted),
+4. header of the movie (pixel size; of EER movies also exposure time, and the dose that the camera counted; of MRCZ
+   movies optics and dose that komad kept in them),
 5. the default, for spherical aberration, amplitude contrast, pre-exposure and optics group.
 
 What is written in the configuration therefore wins over what the microscope says; where they disagree by more than
@@ -19,6 +20,7 @@ All of it is about the file as it was written: frames are raw frames where the m
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -29,7 +31,7 @@ from komad.config import AcquisitionSettings, Processing
 from komad.errors import ParameterError
 from komad.ingest.reading import Reading, n_frames_exposed
 from komad.ingest.rendering import as_written, header_as_written, rendered
-from komad.model import Acquisition, Movie, MovieHeader
+from komad.model import Acquisition, Movie, MovieFormat, MovieHeader
 from komad.optics.exposure import VOLTAGE_KV
 
 DISAGREEMENT = 0.02
@@ -233,7 +235,7 @@ def _checked(supplied: Mapping[str, object]) -> AcquisitionSettings:
 
 def _from_header(header: MovieHeader) -> tuple[dict[str, float], dict[str, str]]:
     """Time of a frame, and pixel size when it is to be believed, else why not; the readers leave out what cannot be."""
-    time = _frame_time(header, header.facts)
+    time = _frame_time(header, header.facts) | _kept_in_archive(header)
     pixel_size = header.pixel_size_angstrom
     if pixel_size is None:
         return time, {}
@@ -242,6 +244,19 @@ def _from_header(header: MovieHeader) -> tuple[dict[str, float], dict[str, str]]
             "pixel_size_angstrom": "the header says exactly 1 Å, which programs write when they do not know"
         }
     return time | {"pixel_size_angstrom": pixel_size}, {}
+
+
+def _kept_in_archive(header: MovieHeader) -> dict[str, float]:
+    """Optics and dose that an MRCZ movie holds, as they were when it was made; those that could be configured."""
+    if header.format is not MovieFormat.MRCZ:
+        return {}
+    kept = {}
+    for field, value in header.facts.items():
+        if field in AcquisitionSettings.model_fields and isinstance(value, float | int):
+            with suppress(ValidationError):
+                AcquisitionSettings.model_validate({field: value})
+                kept[field] = float(value)
+    return kept
 
 
 def _counted_dose(header: MovieHeader, pixel_size_angstrom: float | None) -> dict[str, float]:
