@@ -274,7 +274,7 @@ class Session(Record):
     komad_version: str
     """Which komad wrote it."""
     state: SessionState = SessionState.RUNNING
-    """Left out by the first versions. running; stopped: komad has ended and goes on with movies that are left; complete: nothing is left to do."""
+    """running; stopped: komad has ended and goes on with movies that are left; complete: nothing is left to do."""
     n_micrographs: NonNegativeInt
     """Rows of `corrected_micrographs.star`."""
     n_processed: NonNegativeInt
