@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 import pytest
+import tifffile
 
 from komad.errors import OutputError, ParameterError
 from komad.export import cryosparc, denoise, tomo
 from komad.export.session import read_session
 from komad.formats.images import write_reference
+from komad.model import ReferenceFile
 from tests.export.conftest import NX, NY, PIXEL_SIZE, Komad, Made
 from tests.output.conftest import pictures
 
@@ -37,6 +41,54 @@ def test_cryosparc_has_a_folder_for_each_group(made: Made, tmp_path: Path) -> No
     assert unweighted.n_new == 2
     assert (tmp_path / "plain/opticsGroup1/a.mrc").samefile(made.output / "a_noDW.mrc")
     assert cryosparc.export(read_session(made.output), tmp_path / "cs").n_new == 0
+
+
+def test_gains_that_are_not_the_factor(made: Made, tmp_path: Path, komad: Komad) -> None:
+    """A response and a gain whose rows lie as those of EER movies are handed over as komad's own factor alone."""
+    turned = made.gain()
+    response, gain = made.camera / "response.mrc", made.camera / "gain.tif"
+    write_reference(response, 1 / made.factor)
+    tifffile.imwrite(gain, made.factor)
+    for stem, path, ways in (
+        ("a", response, {"gain_is_response": True}),
+        ("b", gain, {"gain_rows_as_eer": True}),
+    ):
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        file = ReferenceFile(path=path, original_path=path, sha256=sha256)
+        made.add(
+            stem,
+            references=replace(turned, gain=file, gain_rot=0, **ways),
+            acquisition={"optics_group": f"group-{stem}"},
+        )
+    out = komad("export", "cryosparc", tmp_path / "cs", "--from", made.output).out
+    for name in ("group-a", "group-b"):
+        factor = tmp_path / "cs" / f"{name}_gain.mrc"
+        assert f"Gain reference path: {factor}; Rotate: 0; Flip in X: no; Flip in Y: no" in out
+        picture = mrcfile.read(factor)
+        np.testing.assert_allclose(picture / picture.mean(), made.factor / made.factor.mean(), rtol=1e-5)
+    assert f"since {response} holds the response" in out
+    assert f"since {gain} has its rows as EER movies" in out
+    assert f"path: {response}" not in out
+    assert out.count("not tried in cryoSPARC") == 2
+
+
+def test_a_group_with_several_gains(made: Made, tmp_path: Path, komad: Komad) -> None:
+    """Each is handed over, and the pattern that matches movies of both, or of none, is named."""
+    first = made.gain()
+    made.add("a", references=first)
+    made.add("b", references=first)
+    factor, turned = made.factor, replace(first, gain_rot=3)
+    made.add("c", references=turned)
+    made.add("d")
+    outcome = komad("export", "cryosparc", tmp_path / "cs", "--from", made.output)
+    assert outcome.code == 0
+    assert "its movies have 2 gains" in outcome.out
+    told = "2 (a, ...) with gain 1; 1 (c) with gain 2; 1 (d) with none"
+    assert f"{made.camera}/*.mrc matches movies with different gains" in outcome.out
+    assert told in outcome.out
+    folder = tmp_path / "cs"
+    np.testing.assert_array_equal(mrcfile.read(folder / "opticsGroup1_gain.mrc"), factor)
+    np.testing.assert_array_equal(mrcfile.read(folder / "opticsGroup1_gain-2.mrc"), factor[::-1, ::-1])
 
 
 def test_a_turned_gain_of_another_session_stays(made: Made, tmp_path: Path) -> None:

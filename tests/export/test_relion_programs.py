@@ -14,6 +14,8 @@ import pytest
 
 from komad.config import Output
 from komad.export.relion import RelionExport
+from komad.formats.movies import read_header
+from komad.formats.mrc_writer import write_mrc_movie
 from komad.formats.star import Table, dumps, read_star
 from komad.model import MotionModel, outliers_at
 from komad.output.micrograph import write_micrograph
@@ -139,6 +141,25 @@ def test_the_spectrum_is_found(project: Path) -> None:
     place = next(number for number, line in enumerate(lines) if line.endswith("_PS.mrc"))
     assert float(lines[place + 2]) == pytest.approx(RESULT.power_spectrum_pixel_size_angstrom)
     assert (project / lines[place]).samefile(project / JOB / "Movies/komad/FoilHole_1_PS.mrc")
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [("uint8", 200), ("uint16", 60000)])
+def test_large_counts_are_read_right(made: Made, tmp_path: Path, dtype: str, largest: int) -> None:
+    """What RELION would take for negative counts is not given to it; unpacked it has the right mean."""
+    counts = np.full((5, 48, 64), largest, dtype)
+    path = made.camera / "raw.mrc"
+    write_mrc_movie(path, counts, 0 if dtype == "uint8" else 6, pixel_size_angstrom=PIXEL_SIZE)
+    result = {"largest_count": float(largest)}
+    made.add("a", path=path, size_bytes=path.stat().st_size, header=read_header(path), result=result)
+    folder = tmp_path / "project"
+    RelionExport(folder, made.output, unpack=True).update()
+    told = [
+        run(folder, "relion_image_handler", "--i", movie, "--stats")
+        for movie in (str(path), "Movies/komad/a.mrc")
+    ]
+    as_it_lies, unpacked = (float(text.split("avg= ")[1].split()[0]) for text in told)
+    assert as_it_lies < 0
+    assert unpacked == largest
 
 
 @pytest.mark.parametrize("has_gain", [True, False])

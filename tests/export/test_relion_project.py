@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import bz2
+import fcntl
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
@@ -15,9 +17,14 @@ from komad.errors import OutputError, ParameterError, StarError
 from komad.export import relion_pipeline
 from komad.export.relion import RelionExport
 from komad.formats.frame_files import status_of
-from komad.formats.movies import read_header
+from komad.formats.movies import open_movie, read_header
+from komad.formats.mrc_writer import write_mrc_movie
+from komad.formats.mrcz import write_mrcz
 from komad.formats.star import read_star
-from tests.export.conftest import PIXEL_SIZE, Komad, Made
+from komad.model import EerRendering, MovieFormat, MovieHeader
+from komad.simulate.eer import write_eer
+from tests.export.conftest import N_FRAMES, NX, NY, PIXEL_SIZE, Komad, Made
+from tests.output.conftest import RESULT
 
 JOB = "MotionCorr/job002"
 
@@ -183,7 +190,9 @@ def test_movies_that_relion_cannot_read(made: Made, tmp_path: Path) -> None:
     made.add("b", packed=True)
     project = tmp_path / "project"
     report = RelionExport(project, made.output).update()
-    assert report.packed == {"b": made.counts["b"].nbytes}
+    assert {stem: (raw.reason, raw.n_bytes) for stem, raw in report.packed.items()} == {
+        "b": ("MRCZ", made.counts["b"].nbytes)
+    }
     listed = columns(project, "Import/job001/movies.star", "movies")["rlnMicrographMovieName"]
     assert listed == ["Movies/komad/a.mrc"]
     assert general(project, "b")["rlnMicrographMovieName"] == "Movies/komad/b.mrc"
@@ -213,6 +222,144 @@ def test_compressed_movies_and_frames_in_files(made: Made, tmp_path: Path) -> No
         np.testing.assert_array_equal(mrcfile.read(project / f"Movies/komad/{stem}.mrc"), made.counts["a"])
 
 
+def add_mrc(made: Made, stem: str, counts: np.ndarray, mode: int, largest: float | None) -> None:
+    """A movie of this mode, whose largest count komad has recorded, or not."""
+    path = made.camera / f"raw_{stem}.mrc"
+    write_mrc_movie(path, counts, mode, pixel_size_angstrom=PIXEL_SIZE)
+    result = {"largest_count": largest}
+    made.add(stem, path=path, size_bytes=path.stat().st_size, header=read_header(path), result=result)
+    made.counts[stem] = counts
+
+
+def ramp(largest: int, dtype: str, nx: int = NX) -> np.ndarray:
+    """Frames from 0 to the largest count."""
+    return np.linspace(0, largest, N_FRAMES * NY * nx).round().astype(dtype).reshape(N_FRAMES, NY, nx)
+
+
+@pytest.mark.parametrize(
+    ("counts", "mode", "reason", "unpacked"),
+    [
+        (ramp(127, "uint8"), 0, "", None),
+        (ramp(128, "uint8"), 0, "MRC mode 0 with counts above 127, read as negative", 1),
+        (ramp(32767, "uint16"), 6, "", None),
+        (ramp(32768, "uint16"), 6, "MRC mode 6 with counts above 32767, read as negative", 2),
+        (ramp(-90, "int8"), 0, "", None),
+        (ramp(9, "float16"), 12, "MRC mode 12", 2),
+        (ramp(15, "uint8"), 101, "", None),
+        (ramp(15, "uint8", nx=NX + 1), 101, "MRC mode 101 with an odd number of columns", 0),
+    ],
+)
+def test_movies_that_relion_reads_wrong(
+    made: Made, tmp_path: Path, counts: np.ndarray, mode: int, reason: str, unpacked: int | None
+) -> None:
+    """They are named with what is wrong and the room they take; unpacked, their mode is one that all read alike."""
+    add_mrc(made, "a", counts, mode, float(counts.max()))
+    project = tmp_path / "project"
+    report = RelionExport(project, made.output).update()
+    there = project / "Movies/komad/a.mrc"
+    if unpacked is None:
+        assert (report.packed, there.is_symlink()) == ({}, True)
+        return
+    assert report.packed["a"].reason == reason
+    assert not there.is_symlink()
+    RelionExport(project, made.output, unpack=True).update()
+    with mrcfile.open(there) as file:
+        assert file.header.mode == unpacked
+        np.testing.assert_array_equal(file.data, counts)
+        assert report.packed["a"].n_bytes == file.data.nbytes
+
+
+def test_counts_that_nobody_recorded(made: Made, tmp_path: Path) -> None:
+    """The movie of an older komad is linked with a note; where it has an archive, that knows."""
+    add_mrc(made, "a", ramp(200, "uint8"), 0, None)
+    project = tmp_path / "project"
+    report = RelionExport(project, made.output).update()
+    assert report.packed == {}
+    assert "not known of all movies of MRC mode 0 whether they count above 127" in report.notes[0]
+    archive = made.camera / "a.mrcz"
+    write_mrcz(archive, made.counts["a"], pixel_size_angstrom=1, voltage_kv=300, cs_mm=2.7, metadata={})
+    lines = (made.output / "processed.jsonl").read_text()
+    (made.output / "processed.jsonl").write_text(lines.replace('"archive": null', f'"archive": "{archive}"'))
+    report = RelionExport(project, made.output).update()
+    assert (report.packed["a"].reason[:10], report.notes) == ("MRC mode 0", [])
+    assert not (project / "Movies/komad/a.mrc").exists()  # the link of the export before
+
+
+def test_odd_columns_are_said(made: Made, tmp_path: Path) -> None:
+    """The movie is linked, since polishing takes it, and it is said that motion correction does not."""
+    add_mrc(made, "a", ramp(9, "int16", nx=NX + 1), 1, 9.0)
+    report = RelionExport(tmp_path / "project", made.output).update()
+    assert (report.packed, [note[:38] for note in report.notes]) == (
+        {},
+        ["frames have an odd number of columns: "],
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "facts", "reason", "n_notes"),
+    [
+        ({}, {"eer_compression": 65001, "picture_pages": 0}, "", 0),
+        ({}, {"eer_compression": 65002, "picture_pages": 0}, "EER of compression 65002", 0),
+        ({}, {"eer_compression": 65001, "picture_pages": 1}, "EER with a picture among the raw frames", 0),
+        ({"nx": 4096, "ny": 4096}, {"eer_compression": 65000}, "EER of 2048 x 2048 pixels", 0),
+        ({}, {}, "", 1),
+    ],
+)
+def test_eer_movies_that_relion_refuses(
+    made: Made,
+    tmp_path: Path,
+    changes: dict[str, int],
+    facts: dict[str, float | str],
+    reason: str,
+    n_notes: int,
+) -> None:
+    """Compression, a picture and another size are known from the header; what an older komad did not record is said."""
+    header = MovieHeader(
+        format=MovieFormat.EER,
+        n_frames=N_FRAMES,
+        dtype="uint8",
+        eer=EerRendering(ends=(2, 4, 6, 8, 10), upsampling=2),
+        facts=facts,
+        **{"ny": 8192, "nx": 8192, **changes},
+    )
+    made.add("a", header=header)
+    report = RelionExport(tmp_path / "project", made.output).update()
+    assert [raw.reason for raw in report.packed.values()] == [reason] * bool(reason)
+    assert len(report.notes) == n_notes
+
+
+def test_an_eer_movie_that_is_unpacked(made: Made, tmp_path: Path) -> None:
+    """It has the frames of its STAR, the groups that RELION would make, and the factor where EER has the response."""
+    rng = np.random.default_rng(4)
+    raw_frames = [np.column_stack(np.divmod(rng.choice(NY * NX, 90, replace=False), NX)) for _ in range(11)]
+    path = made.camera / "a.eer"
+    write_eer(path, [places << 2 for places in raw_frames], (NY, NX))
+    rendering = EerRendering(ends=(1, 2, 4, 6, 8, 10, 11))
+    with open_movie(path, rendering) as reader:
+        header = reader.header
+    n_frames = header.n_frames
+    motion = replace(RESULT.motion, shifts_px=np.zeros((n_frames, 2)), local=None, kind="global")
+    made.add(
+        "a",
+        path=path,
+        size_bytes=path.stat().st_size,
+        header=header,
+        references=made.gain(),
+        result={"motion": motion, "largest_count": 2.0},
+    )
+    project = tmp_path / "project"
+    report = RelionExport(project, made.output, unpack=True).update()
+    assert (report.n_unpacked, report.packed) == (1, {})
+    expected = np.zeros((5, NY, NX))
+    for number, places in enumerate(raw_frames[:10]):
+        np.add.at(expected[number // 2], tuple(places.T), 1)
+    np.testing.assert_array_equal(mrcfile.read(project / "Movies/komad/a.mrc"), expected)
+    told = general(project, "a")
+    assert (told["rlnImageSizeZ"], told["rlnMicrographMovieName"]) == (5, "Movies/komad/a.mrc")
+    assert not [label for label in told if "EER" in label]
+    np.testing.assert_array_equal(mrcfile.read(project / str(told["rlnMicrographGainName"])), made.factor)
+
+
 def test_a_movie_that_is_gone(made: Made, tmp_path: Path) -> None:
     """The camera's file is removed or another one: it is lost, and the micrograph is exported all the same."""
     made.add("a")
@@ -231,7 +378,7 @@ def test_a_movie_whose_details_are_damaged(made: Made, tmp_path: Path) -> None:
     (made.output / "a.json").write_text("{")
     report = RelionExport(tmp_path / "project", made.output).update()
     assert ([*report.problems], report.n_micrographs) == (["a"], 1)
-    assert "a.json is damaged" in report.problems["a"]
+    assert "a.json was not written by komad" in report.problems["a"]
 
 
 def test_a_gain_that_is_another_one_now(made: Made, tmp_path: Path) -> None:
@@ -335,6 +482,23 @@ def test_a_lock_that_stays(tmp_path: Path) -> None:
     assert (tmp_path / ".relion_lock").is_dir()
 
 
+def test_two_exports_at_once(made: Made, tmp_path: Path) -> None:
+    """The second one stops and says so; what both know of is replaced as a whole, and never written in place."""
+    made.add("a")
+    export = RelionExport(tmp_path / "project", made.output)
+    export.update()
+    notes = tmp_path / "project" / JOB / "komad.json"
+    made.add("b", references=made.gain())
+    with notes.open("rb") as before, notes.with_name("komad.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(OutputError, match=f"another komad export writes to {JOB}"):
+            export.update()
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        export.update()
+        assert json.load(before)["gains"] == {}
+    assert [*json.loads(notes.read_text())["gains"].values()] == ["gain.mrc"]
+
+
 def test_what_is_no_output_folder(tmp_path: Path) -> None:
     """It says so before anything is made."""
     with pytest.raises(ParameterError, match="no output folder of komad"):
@@ -369,7 +533,7 @@ def test_exit_code_and_words(made: Made, tmp_path: Path, komad: Komad) -> None:
     assert outcome.code == 1
     assert "a: " in outcome.err
     assert "put the file back" in outcome.err
-    assert "--unpack writes them as MRC" in outcome.out
+    assert "(b): MRCZ; --unpack writes them as MRC, 15 kB" in outcome.out
     (made.output / "a_PS.mrc").unlink()
     outcome = komad("export", "relion", tmp_path / "other", "--from", made.output)
     assert "a_PS.mrc is gone; process the movie again" in outcome.err.replace("\n", " ")

@@ -13,7 +13,7 @@ from komad.cli import exits
 from komad.cli.locate import ConfigOption, config_path, read_places
 
 if TYPE_CHECKING:
-    from komad.export.cryosparc import Group
+    from komad.export.cryosparc import Gain, Group
     from komad.export.relion import RelionExport, Report
 
 FOLLOW_INTERVAL_S = 5.0
@@ -119,11 +119,12 @@ def _tell(report: Report, project: Path, *, unpack: bool) -> None:
     )
     if report.n_unpacked:
         print(f"{report.n_unpacked} movies unpacked")
-    if report.packed:
+    for reason in dict.fromkeys(raw.reason for raw in report.packed.values()):
+        alike = {stem: raw for stem, raw in report.packed.items() if raw.reason == reason}
         how = "free the place and try again" if unpack else "--unpack writes them as MRC"
         print(
-            f"polishing will not find {len(report.packed)} movies, which RELION cannot read as they lie "
-            f"({_some(report.packed)}): {how}, {size(sum(report.packed.values()))}"
+            f"polishing will not find {len(alike)} movies, which RELION cannot read as they lie ({_some(alike)}): "
+            f"{reason}; {how}, {size(sum(raw.n_bytes for raw in alike.values()))}"
         )
     if report.lost:
         print(
@@ -168,6 +169,8 @@ def cryosparc(
     )
     for groups in _alike(done.groups):
         _tell_groups(groups)
+    for note in done.notes:
+        print(note)
     for name, text in done.problems.items():
         typer.secho(f"{name}: {text}", fg=typer.colors.RED, err=True)
     if done.problems:
@@ -180,7 +183,8 @@ def _alike(groups: Iterable[Group]) -> Iterable[list[Group]]:
 
     alike: dict[Group, list[Group]] = {}
     for group in groups:
-        key = replace(group, name="", folder=Path(), n_micrographs=0, turned_gain=None)
+        gains = tuple(replace(gain, factor=None) for gain in group.gains)
+        key = replace(group, name="", folder=Path(), n_micrographs=0, gains=gains)
         alike.setdefault(key, []).append(group)
     return alike.values()
 
@@ -201,7 +205,7 @@ def _tell_groups(groups: list[Group]) -> None:
         print("  Import Movies" + (", one job: this is the path of all groups" if len(groups) > 1 else ""))
         print(f"    Movies data path: {' and '.join(group.movies)}")
         print(f"    Raw pixel size (A): {group.movie_pixel_size_angstrom:g}")
-        _tell_gain(group)
+        _tell_gains(group)
     else:
         print("  no Import Movies: each frame is a file; `komad mrcz unpack` makes MRC movies of them")
     print("  both")
@@ -210,18 +214,29 @@ def _tell_groups(groups: list[Group]) -> None:
     print(f"    Total exposure dose (e/A^2): {dose}")
 
 
-def _tell_gain(group: Group) -> None:
-    gain = group.gain
-    if gain is None:
+def _tell_gains(group: Group) -> None:
+    if len(group.gains) > 1:
+        print(f"    its movies have {len(group.gains)} gains, and cryoSPARC takes one for an import:")
+    for gain in group.gains:
+        _tell_gain(gain)
+    if group.gains:
+        print(
+            "    (not tried in cryoSPARC; for TIFF movies Flip in Y may be the other way round: look at a corrected "
+            "movie)"
+        )
+
+
+def _tell_gain(gain: Gain) -> None:
+    lying, unturned = gain.as_it_lies, "Rotate: 0; Flip in X: no; Flip in Y: no"
+    if lying is None:
+        print(f"    Gain reference path: {gain.factor}; {unturned}")
+        print(f"    (the factor as komad used it, since {gain.why})")
         return
-    flips = f"Flip in X: {_yes(gain.flip_x)}; Flip in Y: {_yes(gain.flip_y)}"
-    print(f"    Gain reference path: {gain.path}; Rotate gain ref: {gain.rotate_num}; {flips}")
-    if group.turned_gain is not None:
-        doubt = "" if gain.is_certain else ", where a quarter may mean the other way round"
-        print(f"    or, turned already{doubt}: {group.turned_gain}; Rotate: 0; Flip in X: no; Flip in Y: no")
-    print(
-        "    (not tried in cryoSPARC; for TIFF movies Flip in Y may be the other way round: look at a corrected movie)"
-    )
+    flips = f"Flip in X: {_yes(lying.flip_x)}; Flip in Y: {_yes(lying.flip_y)}"
+    print(f"    Gain reference path: {lying.path}; Rotate gain ref: {lying.rotate_num}; {flips}")
+    if gain.factor is not None:
+        doubt = "" if lying.is_certain else ", where a quarter may mean the other way round"
+        print(f"    or, turned already{doubt}: {gain.factor}; {unturned}")
 
 
 def _yes(is_so: bool) -> str:
@@ -319,7 +334,7 @@ def tomo(
                 f"{series.name}: {len(series.present)} of {len(series.tilts)} tilts, "
                 f"{', '.join(written.stacks)}{is_new}"
             )
-            if weighted and (unaware := tomo.wrongly_weighted(series, session)):
+            if weighted and (unaware := tomo.wrongly_weighted(series)):
                 failed = True
                 typer.secho(
                     f"{series.name}: {len(unaware)} tilts were weighted as if no tilt had been taken before them; "

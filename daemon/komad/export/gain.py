@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,46 +13,45 @@ import numpy.typing as npt
 from komad.errors import ReferenceFileError
 from komad.formats import references
 from komad.model import ReferenceFile, References
+from komad.output.schema import BoundReferences, MovieDetails, Reference
 
 
-def factor_of(details: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+def factor_of(details: MovieDetails) -> npt.NDArray[np.float32]:
     """Give the factor (ny, nx) of a movie with a gain, in MRC row order: turned, flipped, of the frames' size.
-
-    `details` is its `<stem>.json`.
 
     Raises
     ------
     ReferenceFileError
         The file is gone, or not the one that was used.
     """
-    told = details["references"]
-    gain, sha256 = Path(told["gain"]["path"]), told["gain"]["sha256"]
-    if _sha256(gain) != sha256:
+    told, gain = details.references, _gain(details)
+    if _sha256(gain.path) != gain.sha256:
         raise ReferenceFileError(
-            f"{gain} is not the gain reference any more that was used; put that one back (SHA-256 {sha256[:12]}...; "
-            "`references/` of the state directory has a copy named so) and export again"
+            f"{gain.path} is not the gain reference any more that was used; put that one back (SHA-256 "
+            f"{gain.sha256[:12]}...; `references/` of the state directory has a copy named so) and export again"
         )
-    file = ReferenceFile(path=gain, original_path=gain, sha256=sha256)
-    bound = References(gain=file, **{name: told[name] for name in _ways(told)})
-    factor = references.load(bound, _shape(details)).gain
+    file = ReferenceFile(path=gain.path, original_path=gain.path, sha256=gain.sha256)
+    factor = references.load(References(gain=file, **_ways(told)), details.header.shape[1:]).gain
     assert factor is not None
     return factor
 
 
-def key_of(details: Mapping[str, Any]) -> str:
+def key_of(details: MovieDetails) -> str:
     """What makes two movies have the same factor: content, orientation, size."""
-    told, (ny, nx) = details["references"], _shape(details)
-    ways = " ".join(f"{name}={told[name]}" for name in _ways(told))
-    return f"{told['gain']['sha256']} {ways} {nx}x{ny}"
+    ways = " ".join(f"{name}={value}" for name, value in _ways(details.references).items())
+    return f"{_gain(details).sha256} {ways} {details.header.nx}x{details.header.ny}"
 
 
-def _shape(details: Mapping[str, Any]) -> tuple[int, int]:
-    return int(details["header"]["ny"]), int(details["header"]["nx"])
+def _gain(details: MovieDetails) -> Reference:
+    gain = details.references.gain
+    assert gain is not None
+    return gain
 
 
-def _ways(told: Mapping[str, Any]) -> list[str]:
+def _ways(told: BoundReferences) -> dict[str, Any]:
     """What `References` knows of a gain beside its file: how it lies, what it means."""
-    return [each.name for each in fields(References) if each.name.startswith("gain_") and each.name in told]
+    names = (each.name for each in fields(References) if each.name.startswith("gain_"))
+    return {name: getattr(told, name) for name in names}
 
 
 def _sha256(path: Path) -> str:

@@ -50,6 +50,22 @@ def put(source: Path, target: Path, *, copy: bool) -> bool:
     return True
 
 
+def take_back(source: Path, target: Path) -> None:
+    """Remove what `put` put there, a link or a copy, while its source is there; anything else stays.
+
+    Raises
+    ------
+    OutputError
+        It cannot be removed.
+    """
+    is_ours = _leads_to(target, source) if target.is_symlink() else _same_file(source, target)
+    if is_ours and source.is_file():
+        try:
+            target.unlink()
+        except OSError as error:
+            raise explained(target, error) from error
+
+
 def _leads_to(link: Path, source: Path) -> bool:
     return os.path.normpath(link.parent.resolve() / link.readlink()) == str(_whole(source))
 

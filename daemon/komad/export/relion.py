@@ -5,28 +5,29 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from komad.detector.gain import inverted
 from komad.errors import MovieError, MovieMissingError, OutputError, ParameterError, ReferenceFileError
 from komad.export import movies, relion_pipeline, relion_tables
 from komad.export.gain import factor_of, key_of
 from komad.export.movies import RawMovie, State
-from komad.export.place import put
+from komad.export.place import put, take_back
 from komad.export.relion_pipeline import IMPORT, MOTION, Job
 from komad.export.relion_tables import PICTURES, Names, safe_name
 from komad.export.session import Entry, Session, read_session
 from komad.formats import atomic
 from komad.formats.images import write_reference
 from komad.formats.mrc import HEADER_BYTES, parse_header
-from komad.model import MovieFormat
+from komad.output.schema import MovieDetails
 
 NOTES = "komad.json"
 """In the MotionCorr job: by it komad finds the job again."""
+LOCK = "komad.lock"
+"""Beside it, held by the export that is at work; empty."""
 MOVIES = "Movies"
 DONE = "RELION_JOB_EXIT_SUCCESS"
 PROJECT = ".gui_projectdir"
@@ -45,8 +46,8 @@ class Report:
     n_new: int = 0
     """Of them, those that were not there before, or were processed again."""
     n_unpacked: int = 0
-    packed: dict[str, int] = field(default_factory=dict)
-    """Stem -> bytes unpacked, of movies that polishing does not find until they are unpacked."""
+    packed: dict[str, RawMovie] = field(default_factory=dict)
+    """By stem: movies that polishing does not find until they are unpacked."""
     lost: list[str] = field(default_factory=list)
     """Stems of movies of which there is neither the file nor an archive."""
     problems: dict[str, str] = field(default_factory=dict)
@@ -146,12 +147,12 @@ class RelionExport:
             self._jobs = self._make_jobs(session)
         path = self._notes_path()
         try:
-            notes = path.open("r+", encoding="utf-8")
+            lock = path.with_name(LOCK).open("w")
         except OSError as error:
-            raise atomic.explained(path, error) from error
-        with notes:
+            raise atomic.explained(path.with_name(LOCK), error) from error
+        with lock:
             try:
-                fcntl.flock(notes, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise OutputError(
                     f"another komad export writes to {self._jobs[1].name}: wait for it, or stop it"
@@ -159,7 +160,9 @@ class RelionExport:
             except OSError:
                 pass  # a file system without locks
             try:
-                self._gains = dict(json.load(notes)["gains"])
+                self._gains = dict(json.loads(path.read_bytes())["gains"])
+            except OSError as error:
+                raise atomic.explained(path, error) from error
             except (ValueError, KeyError, TypeError) as error:
                 raise OutputError(
                     f"{path} is damaged ({error}): move it away, and the next export makes new jobs"
@@ -270,7 +273,7 @@ class RelionExport:
         before = self._done.get(entry.stem)
         if before is None or before.written_at != entry.written_at or not before.is_settled:
             try:
-                details = _details(session, entry)
+                details = _details(entry)
                 done, is_new = self._export(session, entry, details, name, report)
             except MovieError as error:
                 self._done.pop(entry.stem, None)
@@ -284,11 +287,11 @@ class RelionExport:
         if not done.is_found and done.raw.state is State.LOST:
             report.lost.append(entry.stem)
         elif not done.is_found:
-            report.packed[entry.stem] = done.raw.n_bytes
+            report.packed[entry.stem] = done.raw
         report.notes += [note for note in done.notes if note not in report.notes]
 
     def _export(
-        self, session: Session, entry: Entry, details: Mapping[str, Any], name: str, report: Report
+        self, session: Session, entry: Entry, details: MovieDetails, name: str, report: Report
     ) -> tuple[_Done, bool]:
         """Put the files of one movie into the job; gives whether there was anything to do."""
         for file in (entry.files[kind] for kind in (*PICTURES, "motion") if kind in entry.files):
@@ -296,7 +299,7 @@ class RelionExport:
                 raise MovieMissingError(f"{session.directory / file} is gone; process the movie again")
         raw = movies.raw_movie(entry, details)
         movie_name, is_found = self._place_movie(entry, raw, name, report)
-        gain, gain_problem = self._gain(details)
+        gain, gain_problem = self._gain(details, is_eer=raw.suffix == ".eer")
         assert self._jobs is not None
         job = self._jobs[1]
         names = Names(movie=movie_name, micrograph=f"{job.name}/{MOVIES}/{job.alias}/{name}", gain=gain)
@@ -314,7 +317,7 @@ class RelionExport:
             raw=raw,
             is_found=is_found,
             gain_problem=gain_problem,
-            notes=tuple(_notes(session, entry, details)),
+            notes=tuple(_notes(session, entry, details, raw)),
         )
         return done, is_new
 
@@ -328,6 +331,7 @@ class RelionExport:
                 return inside, True
             put(raw.source, target, copy=self._copy)
             return named, True
+        take_back(entry.movie, target)
         if raw.state is State.PACKED and self._unpack and not target.is_file():
             atomic.make_directory(target.parent)
             pixel_size = entry.summary.movie_pixel_size_angstrom
@@ -345,16 +349,15 @@ class RelionExport:
                     return inside
         return None
 
-    def _gain(self, details: Mapping[str, Any]) -> tuple[str | None, str]:
-        """Name of the movie's gain in the project, and what is wrong with it.
+    def _gain(self, details: MovieDetails, *, is_eer: bool) -> tuple[str | None, str]:
+        """Name of the movie's gain in the project, where it is an EER file or not, and what is wrong with it.
 
         RELION takes a gain as it lies, so it gets the factor as komad used it. Where that cannot be had, the name is
         that of a file that is missing: polishing then leaves the movie out and says so, instead of going on without.
         """
-        if details["references"]["gain"] is None:
+        if details.references.gain is None:
             return None, ""
         # RELION takes gains of EER movies for flat fields, unless they are `.gain` files: it divides by them.
-        is_eer = details["header"]["format"] == MovieFormat.EER
         key = key_of(details) + " EER" * is_eer
         assert self._jobs is not None
         folder = self._jobs[1].name
@@ -374,10 +377,7 @@ class RelionExport:
         self._gains[key] = file
         path = self._notes_path()
         notes = {**json.loads(path.read_bytes()), "gains": self._gains}
-        try:  # in place: the lock is on this very file
-            path.write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise atomic.explained(path, error) from error
+        atomic.write_text(path, json.dumps(notes, indent=1) + "\n")
 
     def _write_lists(self, session: Session, import_job: Job, motion_job: Job, report: Report) -> None:
         known = [(entry, self._done[entry.stem]) for entry in session.entries if entry.stem in self._done]
@@ -421,25 +421,26 @@ def _links_to_folders(project: Path) -> dict[str, str]:
     return found
 
 
-def _details(session: Session, entry: Entry) -> Mapping[str, Any]:
+def _details(entry: Entry) -> MovieDetails:
     """What is known of a movie; where that cannot be read, it is this movie's fault and stops no other."""
     try:
-        return session.details(entry)
+        return entry.details()
     except OutputError as error:
         raise MovieError(str(error)) from error
 
 
-def _first_details(session: Session) -> Mapping[str, Any]:
+def _first_details(session: Session) -> MovieDetails:
     """What is known of the first movie of which it can be read. Raises OutputError when there is none."""
     *others, last = session.entries
     for entry in others:
         with suppress(OutputError):
-            return session.details(entry)
-    return session.details(last)
+            return entry.details()
+    return last.details()
 
 
-def _notes(session: Session, entry: Entry, details: Mapping[str, Any]) -> Iterator[str]:
-    if details["references"]["dark"] is not None:
+def _notes(session: Session, entry: Entry, details: MovieDetails, raw: RawMovie) -> Iterator[str]:
+    yield from raw.notes
+    if details.references.dark is not None:
         yield "RELION knows no dark reference: polishing takes the frames without it"
     path = session.directory / entry.files["micrograph"]
     with path.open("rb") as file:

@@ -11,6 +11,7 @@ from komad.export.relion_pipeline import IMPORT, Job
 from komad.export.session import Entry
 from komad.formats import star
 from komad.formats.star import Table
+from komad.output.schema import MovieDetails
 
 PICTURES = (
     "micrograph",
@@ -23,6 +24,8 @@ PICTURES = (
 )
 """Kinds of files that a job links to."""
 MOVIE_NAME, GAIN_NAME = "rlnMicrographMovieName", "rlnMicrographGainName"
+EER_LABELS = "_rlnEER"
+"""How those begin that say how raw frames become frames."""
 DEFAULT_GROUPS_FOR_PS = 4
 
 
@@ -77,8 +80,12 @@ def _in_project(value: Any, entry: Entry, names: Names) -> Any:
 
 
 def motion_star(text: str, names: Names) -> str:
-    """`<stem>.star` of a movie with the names that movie and gain have in the project; all else to the letter."""
-    lines = [line for line in text.splitlines() if not line.startswith(f"_{GAIN_NAME} ")]
+    """`<stem>.star` of a movie with the names that movie and gain have in the project; all else to the letter.
+
+    A movie that is no EER file any more has its frames: nothing is said of raw ones.
+    """
+    gone = (f"_{GAIN_NAME} ",) if names.movie.endswith(".eer") else (f"_{GAIN_NAME} ", EER_LABELS)
+    lines = [line for line in text.splitlines() if not line.startswith(gone)]
     place = next(place for place, line in enumerate(lines) if line.startswith(f"_{MOVIE_NAME} "))
     named = {MOVIE_NAME: names.movie} | ({} if names.gain is None else {GAIN_NAME: names.gain})
     written = star.dumps([Table("general", named, loop=False)]).splitlines()
@@ -112,22 +119,22 @@ def import_options(folder: str, optics: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def motion_options(import_job: Job, details: Mapping[str, Any], gain: str | None) -> dict[str, str]:
+def motion_options(import_job: Job, details: MovieDetails, gain: str | None) -> dict[str, str]:
     """Options of the MotionCorr job, as RELION names what komad did with its first movie."""
     assert import_job.kind is IMPORT
-    processing, acquisition = details["processing"], details["acquisition"]
+    processing, acquisition = details.processing, details.acquisition
     no_flip, no_rotation = "No flipping (0)", "No rotation (0)"  # the gain of the job is turned already
     return {
         "input_star_mics": import_job.output,
         "do_own_motioncor": "Yes",
         "first_frame_sum": str(processing.get("skip_first", 0) + 1),
         "last_frame_sum": "-1",
-        "dose_per_frame": f"{acquisition.get('dose_per_frame') or 1:g}",
-        "pre_exposure": f"{acquisition.get('pre_exposure') or 0:g}",
+        "dose_per_frame": f"{acquisition.dose_per_frame or 1:g}",
+        "pre_exposure": f"{acquisition.pre_exposure:g}",
         "bin_factor": f"{processing.get('bin_factor', 1):g}",
-        "do_dose_weighting": "Yes" if details["dose_weighted"] else "No",
-        "do_save_noDW": "Yes" if "micrograph_no_dw" in details["files"] else "No",
-        "do_save_ps": "Yes" if "power_spectrum" in details["files"] else "No",
+        "do_dose_weighting": "Yes" if details.dose_weighted else "No",
+        "do_save_noDW": "Yes" if "micrograph_no_dw" in details.files else "No",
+        "do_save_ps": "Yes" if "power_spectrum" in details.files else "No",
         "group_for_ps": str(DEFAULT_GROUPS_FOR_PS),
         "fn_gain_ref": gain or "",
         "gain_rot": no_rotation,

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from komad import api
-from komad.errors import OutputError, ParameterError, StarError
+from komad.errors import ParameterError, StarError
 from komad.formats.star import Table, read_star
 from komad.output.corrected import NAME as CORRECTED
+from komad.output.schema import MovieDetails
 from komad.output.session import PROCESSED, SESSION
 
 Sum = Literal["weighted", "unweighted"]
@@ -27,6 +28,10 @@ class Entry:
     """Its line of `corrected_micrographs.star`: label -> value."""
     optics: Mapping[str, Any]
     """Its optics group: label -> value."""
+
+    def details(self) -> MovieDetails:
+        """Everything that is known of it; raises OutputError when its `<stem>.json` is missing or damaged."""
+        return self.summary.details()
 
     @property
     def stem(self) -> str:
@@ -78,23 +83,6 @@ class Session:
     entries: tuple[Entry, ...]
     optics: Table
     """`data_optics` as it is in the STAR."""
-
-    def details(self, entry: Entry) -> dict[str, Any]:
-        """Everything that is known of a movie: `<stem>.json`.
-
-        Raises
-        ------
-        OutputError
-            It is missing or damaged.
-        """
-        path = self.directory / entry.files["details"]
-        try:
-            values: dict[str, Any] = json.loads(path.read_bytes())
-        except OSError as error:
-            raise OutputError(f"cannot read {path}: {error.strerror}; process the movie again") from error
-        except ValueError as error:
-            raise OutputError(f"{path} is damaged ({error}); process the movie again") from error
-        return values
 
 
 def read_session(directory: Path) -> Session:

@@ -169,7 +169,7 @@ def write_series(
             f"{series.name}: none of its {len(series.tilts)} movies is in {session.directory} (the first is "
             f"{series.tilts[0].movie_name})"
         )
-    lists = _lists(series, session, kind)
+    lists = _lists(series, kind)
     stacks = _stacks(series, kind)
     _refuse_foreign(directory, series, lists, stacks)
     paths = [directory / f"{series.name}{suffix}" for suffix in stacks]
@@ -265,11 +265,11 @@ def _common_pixel_size(series: Series) -> float:
     return sizes.pop()
 
 
-def _lists(series: Series, session: Session, kind: Sum) -> dict[str, str]:
+def _lists(series: Series, kind: Sum) -> dict[str, str]:
     """Ending -> text. Lines are those of the pictures in the stack, but for the order list: as they were taken."""
     present = series.present
     taken = sorted(present, key=lambda tilt: tilt.acquired)
-    rows = [_row(number, tilt, session, kind) for number, tilt in enumerate(present, start=1)]
+    rows = [_row(number, tilt, kind) for number, tilt in enumerate(present, start=1)]
     head = "section,tilt_degree,acquired,exposure_before,exposure,micrograph,written_at,movie"
     return {
         ".rawtlt": "".join(f"{tilt.angle_degree:.2f}\n" for tilt in present),
@@ -279,33 +279,29 @@ def _lists(series: Series, session: Session, kind: Sum) -> dict[str, str]:
     }
 
 
-def _row(number: int, tilt: Tilt, session: Session, kind: Sum) -> str:
+def _row(number: int, tilt: Tilt, kind: Sum) -> str:
     entry = tilt.entry
     assert entry is not None
-    before, dose = _exposures(session.details(entry), entry, tilt)
+    before, dose = _exposures(entry, tilt)
     cells: list[Any] = [number, f"{tilt.angle_degree:.2f}", tilt.acquired, before, dose]
     return ",".join(map(str, [*cells, entry.picture(kind), entry.written_at, tilt.movie_name]))
 
 
-def _exposures(details: Mapping[str, Any], entry: Entry, tilt: Tilt) -> tuple[str, str]:
+def _exposures(entry: Entry, tilt: Tilt) -> tuple[str, str]:
     """e/Å² before the tilt and of it; '' when unknown."""
     dose = entry.total_dose
     if dose is None:
         return "", ""
-    before = float(details["acquisition"]["pre_exposure"]) + tilt.earlier_exposures * dose
+    before = entry.details().acquisition.pre_exposure + tilt.earlier_exposures * dose
     return f"{before:.4g}", f"{dose:.4g}"
 
 
-def wrongly_weighted(series: Series, session: Session) -> list[Tilt]:
+def wrongly_weighted(series: Series) -> list[Tilt]:
     """Tilts whose weighted sums do not know the dose of the tilts before them: komad was not told of the series."""
     return [
         tilt
         for tilt in series.present
         if tilt.entry is not None
-        and abs((_told_earlier(session, tilt.entry) or 0.0) - tilt.earlier_exposures) > MOST_OFF
+        and abs((tilt.entry.details().acquisition.earlier_exposures or 0.0) - tilt.earlier_exposures)
+        > MOST_OFF
     ]
-
-
-def _told_earlier(session: Session, entry: Entry) -> float | None:
-    earlier: float | None = session.details(entry)["acquisition"].get("earlier_exposures")
-    return earlier

@@ -231,6 +231,12 @@ def parse_header(raw: bytes, path: Path) -> MrcLayout:
     )
 
 
+def largest_in_header(raw: bytes, path: Path) -> float:
+    """Give the largest value as the writer of the first 1024 bytes has it; not all writers know. Errors as above."""
+    (largest,) = struct.unpack_from(parse_header(raw, path).byte_order + "f", raw, 80)
+    return float(largest)
+
+
 def _byte_order(raw: bytes) -> str | None:
     # The machine stamp at byte 212 is wrong in files of several programs, so it only says what to try first.
     orders = "><" if raw[212] == 0x11 else "<>"
