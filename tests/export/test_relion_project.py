@@ -269,20 +269,21 @@ def test_movies_that_relion_reads_wrong(
         assert report.packed["a"].n_bytes == file.data.nbytes
 
 
-def test_counts_that_nobody_recorded(made: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("copy", [False, True])
+def test_counts_that_nobody_recorded(made: Made, tmp_path: Path, copy: bool) -> None:
     """The movie of an older komad is linked with a note; where it has an archive, that knows."""
     add_mrc(made, "a", ramp(200, "uint8"), 0, None)
     project = tmp_path / "project"
-    report = RelionExport(project, made.output).update()
+    report = RelionExport(project, made.output, copy=copy).update()
     assert report.packed == {}
     assert "not known of all movies of MRC mode 0 whether they count above 127" in report.notes[0]
     archive = made.camera / "a.mrcz"
     write_mrcz(archive, made.counts["a"], pixel_size_angstrom=1, voltage_kv=300, cs_mm=2.7, metadata={})
     lines = (made.output / "processed.jsonl").read_text()
     (made.output / "processed.jsonl").write_text(lines.replace('"archive": null', f'"archive": "{archive}"'))
-    report = RelionExport(project, made.output).update()
+    report = RelionExport(project, made.output, copy=copy).update()
     assert (report.packed["a"].reason[:10], report.notes) == ("MRC mode 0", [])
-    assert not (project / "Movies/komad/a.mrc").exists()  # the link of the export before
+    assert not (project / "Movies/komad/a.mrc").exists()  # what the export before put there
 
 
 def test_odd_columns_are_said(made: Made, tmp_path: Path) -> None:

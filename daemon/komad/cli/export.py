@@ -51,7 +51,9 @@ def relion(
     ] = False,
     unpack: Annotated[
         bool,
-        typer.Option("--unpack", help="Write movies that RELION cannot read as MRC, for polishing."),
+        typer.Option(
+            "--unpack", help="Write movies that RELION cannot read, or reads wrong, as MRC, for polishing."
+        ),
     ] = False,
     copy: Copy = False,
 ) -> None:
@@ -123,8 +125,8 @@ def _tell(report: Report, project: Path, *, unpack: bool) -> None:
         alike = {stem: raw for stem, raw in report.packed.items() if raw.reason == reason}
         how = "free the place and try again" if unpack else "--unpack writes them as MRC"
         print(
-            f"polishing will not find {len(alike)} movies, which RELION cannot read as they lie ({_some(alike)}): "
-            f"{reason}; {how}, {size(sum(raw.n_bytes for raw in alike.values()))}"
+            f"polishing will not find {len(alike)} movies, which RELION does not read right as they lie "
+            f"({_some(alike)}): {reason}; {how}, {size(sum(raw.n_bytes for raw in alike.values()))}"
         )
     if report.lost:
         print(
