@@ -91,7 +91,7 @@ CASES: dict[str, tuple[tuple[int, int, int], dict[str, Any], dict[str, Any]]] = 
 }
 
 
-IN_CI = {("usual", True), ("wide", False), ("binned", True)}
+IN_CI = {("usual", True), ("binned", False)}
 """The others take as long again, and are for `make soak`."""
 
 

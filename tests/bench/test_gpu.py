@@ -10,6 +10,7 @@ from tests.bench import gpu
 from tests.device import device_on_the_host
 
 
+@pytest.mark.soak  # of the bench alone; what it runs is tested elsewhere
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 def test_everything_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -44,18 +44,10 @@ def test_one_call_fails(library: Path, make_session: MakeSession) -> None:
         assert fail_once(library, make_session, number, call, expected)
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(
-    ("number", "first"),
-    [
-        (errno.ENOSPC, 90),
-        *(
-            pytest.param(number, first, marks=pytest.mark.soak)
-            for number in KINDS
-            for first in range(0, 200, 20)
-        ),
-    ],
-)
+@pytest.mark.parametrize("number", KINDS, ids=errno.errorcode.get)
+@pytest.mark.parametrize("first", range(0, 200, 20))
 def test_all_calls_fail_for_a_while(
     library: Path, make_session: MakeSession, number: int, first: int
 ) -> None:

@@ -14,12 +14,13 @@ from tests.fuzz.corpus import CORPUS
 @pytest.mark.parametrize("reader", CORPUS)
 def test_damaged_files_end_in_our_own_errors(reader: str, tmp_path: Path) -> None:
     """Whatever is wrong with a file: an error of ours, soon, without much memory; or it is read."""
-    n_inputs = 30 if reader == "config" else 60
+    n_inputs = 20 if reader == "config" else 40
     result = run(reader, 0, n_inputs, keep=tmp_path)
     assert not result.faults
     assert sum(result.codes.values()) == n_inputs
 
 
+@pytest.mark.soak
 def test_planted_faults_are_found() -> None:
     """Errors that are not ours, the end of the process, much time or memory, another file, a shell: each is told."""
     result = run("planted", 0, PLANTED.index("hang"))
