@@ -18,8 +18,8 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)    ## simulate a short session and run the real daemon on it
 	$(BIN)/komad demo
 
-test: $(STAMP)    ## run the tests (three at a time: many of them wait)
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+test: $(STAMP)    ## run the tests (four at a time: many of them wait)
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 soak: $(STAMP)    ## the long tests: many faults, many damaged files
 	$(BIN)/python -m pytest -m soak
