@@ -74,12 +74,12 @@ class FinishedMovie(ProcessedMovie):
 
     @property
     def even(self) -> Path | None:
-        """Sum of every other frame, from the first."""
+        """Sum of frames 2, 4, ... counted from 1."""
         return self.file("even")
 
     @property
     def odd(self) -> Path | None:
-        """Sum of the other half."""
+        """Sum of frames 1, 3, ... counted from 1."""
         return self.file("odd")
 
     @property
