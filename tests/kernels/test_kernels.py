@@ -17,9 +17,10 @@ FILLS: list[OutlierFill] = ["mean", "draw"]
 
 
 def movie(shape: tuple[int, int, int], dtype: type = np.uint8, seed: int = 0) -> npt.NDArray[np.generic]:
-    """Random counts that nobody may change."""
+    """Random counts; those of one byte nobody may change."""
     frames = np.random.default_rng(seed).poisson(3, shape).astype(dtype)
-    frames.setflags(write=False)
+    # For one type: loops are compiled for arrays that may be written to and for others.
+    frames.setflags(write=frames.dtype != np.uint8)
     return frames
 
 
