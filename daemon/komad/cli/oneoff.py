@@ -147,12 +147,17 @@ def _grouped(files: Sequence[Path], selection: Selection) -> list[Path]:
 def done_before(settings: OneOff) -> set[Path]:
     """Which of the movies the output has already, complete and of just this file; with whatever settings."""
     directory = settings.output.directory
+    stems = {line["movie"]: line["stem"] for line in _published(directory)}
+    return {path for path in settings.movies if _is_done(path.resolve(), stems, directory)}
+
+
+def _published(directory: Path) -> list[dict[str, Any]]:
+    """Lines of the output's index; none where there is no index yet."""
     try:
         lines = (directory / PROCESSED).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return set()
-    stems = {line["movie"]: line["stem"] for line in map(json.loads, lines)}
-    return {path for path in settings.movies if _is_done(path.resolve(), stems, directory)}
+        return []
+    return [json.loads(line) for line in lines]
 
 
 def _is_done(path: Path, stems: Mapping[str, str], directory: Path) -> bool:
@@ -173,11 +178,7 @@ def groups_before(settings: OneOff) -> GroupsInMemory | None:
     if folder.optics_groups == "one":
         return None
     groups = GroupsInMemory(tolerance=tolerance_of(folder))
-    try:
-        lines = (directory / PROCESSED).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return groups
-    for stem in dict.fromkeys(json.loads(line)["stem"] for line in lines):
+    for stem in dict.fromkeys(line["stem"] for line in _published(directory)):
         with suppress(OSError, ValueError, KeyError, TypeError):
             details = json.loads((directory / f"{stem}{SUFFIXES['details']}").read_bytes())
             groups.know(Acquisition(**details["acquisition"]), details["movie_file"]["found_at"])

@@ -17,7 +17,7 @@ from komad.formats.eer import COMPRESSION_FACT, PICTURES
 from komad.formats.frame_files import status_of
 from komad.formats.movies import read_frames
 from komad.formats.mrc import HEADER_BYTES, PACKED, PACKED_4_BIT, largest_in_header
-from komad.formats.mrc_writer import write_mrc_movie
+from komad.formats.mrc_writer import RELION_MOST, write_mrc_movie
 from komad.model import EerRendering, MovieFormat, MovieHeader
 from komad.output.schema import MovieDetails, MovieFile
 
@@ -29,8 +29,6 @@ READ_BY_RELION = {
 """Format -> suffixes by which RELION knows it."""
 MODES_OF_RELION = frozenset({0, 1, 2, 6, 101})
 """Modes of MRC that RELION 3.1.3 reads."""
-MOST_READ = {0: 127, 6: 32767}
-"""Mode of MRC -> the largest unsigned count that RELION 3.1.3 does not take for a negative one."""
 EER_COMPRESSIONS = frozenset({65000, 65001})
 EER_SIDE = 4096
 """Pixels of the camera, the only ones that RELION 3.1.3 knows of EER movies."""
@@ -132,8 +130,8 @@ def _reasons(header: MovieHeader, largest: float | None) -> Iterator[str]:
             yield f"MRC mode {mode}"
         if mode == PACKED_4_BIT and header.nx % 2:
             yield f"MRC mode {mode} with an odd number of columns"
-        if _may_be_negative(header) and largest is not None and largest > MOST_READ[mode]:
-            yield f"MRC mode {mode} with counts above {MOST_READ[mode]}, read as negative"
+        if _may_be_negative(header) and largest is not None and largest > RELION_MOST[mode]:
+            yield f"MRC mode {mode} with counts above {RELION_MOST[mode]}, read as negative"
 
 
 def _reasons_of_eer(header: MovieHeader) -> Iterator[str]:
@@ -151,7 +149,9 @@ def _reasons_of_eer(header: MovieHeader) -> Iterator[str]:
 def _may_be_negative(header: MovieHeader) -> bool:
     """Whether it is of a kind whose large counts RELION takes for negative ones."""
     return (
-        header.format is MovieFormat.MRC and header.mrc_mode in MOST_READ and header.dtype.startswith("uint")
+        header.format is MovieFormat.MRC
+        and header.mrc_mode in RELION_MOST
+        and header.dtype.startswith("uint")
     )
 
 
@@ -160,7 +160,7 @@ def _notes(header: MovieHeader, largest: float | None) -> Iterator[str]:
         assert header.mrc_mode is not None
         yield (
             f"it is not known of all movies of MRC mode {header.mrc_mode} whether they count above "
-            f"{MOST_READ[header.mrc_mode]}, which RELION 3.1 takes for negative: an older komad corrected them, and "
+            f"{RELION_MOST[header.mrc_mode]}, which RELION 3.1 takes for negative: an older komad corrected them, and "
             "they have no archive"
         )
     if header.format is MovieFormat.EER and COMPRESSION_FACT not in header.facts:

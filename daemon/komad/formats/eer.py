@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 from threading import Lock
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +23,7 @@ from komad.arrays import thread_count
 from komad.errors import MovieError, MovieShortError, MovieTruncatedError
 from komad.formats.limits import MOST_FRAMES, refuse_too_large
 from komad.formats.mrc import MAX_SIDE, PIXEL_SIZE_RANGE_ANGSTROM
-from komad.formats.pages import Directory, directories
+from komad.formats.pages import Directory, directories, parsed_xml
 from komad.formats.reader import MovieReader
 from komad.formats.source import SourceFile, map_in_order
 from komad.model import EerRendering, MovieFormat, MovieHeader
@@ -322,11 +321,9 @@ def _refuse_unfitting(source: SourceFile, rendering: EerRendering, n_raw: int, c
 
 def _told(metadata: bytes) -> dict[str, str]:
     """Name -> value of the acquisition's XML; nothing where it cannot be read, as it can be done without."""
-    if b"<!" in metadata:  # cameras declare nothing, least of all entities
-        return {}
     try:
-        root = ET.fromstring(metadata)  # noqa: S314 - no entities
-    except (ET.ParseError, ValueError, LookupError):
+        root = parsed_xml(metadata)
+    except ValueError:
         return {}
     return {item.get("name", ""): (item.text or "").strip() for item in root.iter("item")}
 

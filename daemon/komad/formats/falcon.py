@@ -12,11 +12,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 from komad.errors import MovieError
 from komad.formats.defects import Box
-from komad.formats.pages import directories
+from komad.formats.pages import directories, parsed_xml
 from komad.formats.source import SourceFile
 from komad.formats.tiff import SIGNATURES
 
@@ -54,12 +53,10 @@ def read_header_defects(path: Path) -> HeaderDefects | None:
 
 def _parsed(text: bytes) -> HeaderDefects:
     try:
-        if b"<!" in text:
-            raise ValueError("it has declarations, as no camera writes")
-        root = ET.fromstring(text)  # noqa: S314 - no entities
+        root = parsed_xml(text)
         if root.tag != "defects":
             raise ValueError(f"it is <{root.tag}>")
-    except (ET.ParseError, ValueError, LookupError) as error:
+    except ValueError as error:
         return HeaderDefects(unreadable=(f"no XML of <defects>: {error}",))
     boxes: list[Box] = []
     unreadable: list[str] = []

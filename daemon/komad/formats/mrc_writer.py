@@ -35,6 +35,8 @@ RANGES: dict[int, tuple[float, float]] = {
 WHOLE = frozenset({PACKED_4_BIT, 0, 6, 1})
 """Modes of whole numbers."""
 SIGNED_BYTE = 127
+RELION_MOST = {0: SIGNED_BYTE, 6: 32767}
+"""Mode -> the largest unsigned count that RELION 3.1 does not take for a negative one."""
 LABELS = (f"komad {__version__}",)
 MOST_EXTENDED_BYTES = 2**31 - 1
 """The header counts them in a signed number of 32 bits."""
@@ -44,6 +46,14 @@ def mode_of(dtype: np.dtype[Any]) -> int | None:
     """Give the mode that holds every value of a type; None where there is none: whole numbers of 32 bits."""
     modes = {"int8": 0, "uint8": 0, "int16": 1, "uint16": 6, "float16": 12, "float32": 2}
     return modes.get(dtype.name)
+
+
+def refuse_mode(mode: int) -> None:
+    """Raise ParameterError where files of this mode are not written."""
+    if mode not in RANGES:
+        raise ParameterError(
+            f"MRC mode {mode} is not written; possible are {', '.join(map(str, sorted(RANGES)))}"
+        )
 
 
 def mrc_bytes(shape: tuple[int, int, int], mode: int) -> int:
@@ -89,10 +99,7 @@ def write_mrc_movie(
     DiskFullError, OutputError
         The file cannot be written.
     """
-    if mode not in RANGES:
-        raise ParameterError(
-            f"MRC mode {mode} is not written; possible are {', '.join(map(str, sorted(RANGES)))}"
-        )
+    refuse_mode(mode)
     shape = tuple(frames.shape)
     if gain is not None and (gain.shape != shape[1:] or gain.nbytes > MOST_EXTENDED_BYTES):
         raise ParameterError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from xml.etree import ElementTree as ET
 
 from komad.errors import MovieError, MovieTruncatedError
 from komad.formats.limits import MOST_FRAMES
@@ -139,3 +140,19 @@ def _cut_off(source: SourceFile, at: int, what: str) -> MovieTruncatedError:
         f"{source.path} ends at byte {source.size_bytes}; {what} should be at byte {at}: it is still being written, or "
         "its copy was cut off"
     )
+
+
+def parsed_xml(text: bytes) -> ET.Element:
+    """Read the XML in a tag of a page.
+
+    Raises
+    ------
+    ValueError
+        It is none, or declares something: cameras do not, least of all entities.
+    """
+    if b"<!" in text:
+        raise ValueError("it has declarations, as no camera writes")
+    try:
+        return ET.fromstring(text)  # noqa: S314 - no entities
+    except (ET.ParseError, LookupError) as error:  # LookupError: an encoding that nobody knows
+        raise ValueError(str(error)) from error

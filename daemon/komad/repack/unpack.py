@@ -13,15 +13,12 @@ from komad.errors import ParameterError
 from komad.formats.images import read_image
 from komad.formats.movies import open_movie
 from komad.formats.mrc import PACKED_4_BIT
-from komad.formats.mrc_writer import RANGES, SIGNED_BYTE, mode_of, mrc_bytes, write_mrc_movie
+from komad.formats.mrc_writer import RANGES, RELION_MOST, mode_of, mrc_bytes, refuse_mode, write_mrc_movie
 from komad.formats.mrcz import MrczReader
 from komad.formats.reader import LazyFrames, MovieReader
 from komad.formats.tiff_writer import TiffCompression, write_tiff_movie
 from komad.model import MovieFormat
 from komad.repack.pack import Written, keep_gain
-
-RELION_MOST = 32767
-"""RELION 3.1 reads mode 6 as signed numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,10 +36,8 @@ class Form:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense together (ParameterError)."""
-        if self.mode is not None and self.mode not in RANGES:
-            raise ParameterError(
-                f"MRC mode {self.mode} is not written; possible are {', '.join(map(str, sorted(RANGES)))}"
-            )
+        if self.mode is not None:
+            refuse_mode(self.mode)
         if self.tiff is not None and (self.mode is not None or self.signed or self.gain is not None):
             raise ParameterError(
                 "modes, signed bytes and a gain reference in the header are for MRC: leave --tiff out"
@@ -171,13 +166,15 @@ def chosen_mode(reader: MovieReader, form: Form) -> int:
 
 def _caution(mode: int, highest: float) -> str:
     """What some programs would make of the file, where it matters."""
-    if mode == 0 and highest > SIGNED_BYTE:
+    if mode == 0 and highest > RELION_MOST[mode]:
         return (
             f"counts up to {highest:g} are unsigned bytes, marked as IMOD does it; programs that take mode 0 as signed "
             "(RELION 3.1, mrcfile, python-mrcz) read those above 127 as negative: --mode 1 is safe"
         )
-    if mode == 6 and highest > RELION_MOST:
-        return f"counts up to {highest:g}: RELION 3.1 reads those above {RELION_MOST} as negative; --mode 2 is safe"
+    if mode == 6 and highest > RELION_MOST[mode]:
+        return (
+            f"counts up to {highest:g}: RELION 3.1 reads those above {RELION_MOST[mode]} as negative; --mode 2 is safe"
+        )
     if mode == 12:
         return "RELION 3.1 does not read mode 12; later versions do"
     return ""
