@@ -172,7 +172,10 @@ def _caution(mode: int, highest: float) -> str:
             "(RELION 3.1, mrcfile, python-mrcz) read those above 127 as negative: --mode 1 is safe"
         )
     if mode == 6 and highest > RELION_MOST[mode]:
-        return f"counts up to {highest:g}: RELION 3.1 reads those above {RELION_MOST[mode]} as negative; --mode 2 is safe"
+        return (
+            f"counts up to {highest:g}: RELION 3.1 reads those above {RELION_MOST[mode]} as negative; "
+            "--mode 2 is safe"
+        )
     if mode == 12:
         return "RELION 3.1 does not read mode 12; later versions do"
     return ""
